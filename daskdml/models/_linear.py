@@ -1,0 +1,221 @@
+"""Linear models: K score functions ``w_k . x + b_k`` over the same rows."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from daskdml.models._model import Rows, Totals
+from daskdml.numerics import (
+    ADAGRAD,
+    ADAPTIVE,
+    BINARY,
+    NORMALIZED,
+    ONE_VERSUS_ALL,
+    PA1,
+    PA2,
+    REGRESSION,
+    SOFTMAX,
+    Gradient,
+    Settings,
+    State,
+    add_gradients,
+    apply_gradient,
+    as_rows,
+    copy_state,
+    gradient_rows,
+    init_state,
+    scalar_rate,
+    settle,
+    train_rows,
+    train_rows_adaptive,
+    zero_gradient,
+)
+
+# What scikit-learn divides an adaptive rate by.
+RATE_DIVISOR = 5.0
+# The arrays of a state with an entry for each problem.
+_BY_PROBLEM = set(State._fields) - {"clock", "scale"}
+_NO_WEIGHTS = {np.dtype(t): np.empty(0, dtype=t) for t in (np.float32, np.float64)}
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """Regression, binary classification, one-versus-all or softmax, as ``settings.mode`` says.
+
+    Attributes
+    ----------
+    settings : Settings
+    n_outputs, n_features : int
+        K and d. A softmax is one problem with K outputs; otherwise each output is a problem of its own.
+    dtype : dtype
+        Of the coefficients: X's.
+    positive_weight, negative_weight : ndarray of shape (K,)
+        Class weights of the rows of a problem's own class, and of the rest; a softmax uses the first only.
+    threads : int
+        Among which one-versus-all problems are divided; the result is the same.
+    """
+
+    settings: Settings
+    n_outputs: int
+    n_features: int
+    dtype: np.dtype
+    positive_weight: np.ndarray
+    negative_weight: np.ndarray
+    threads: int = 1
+
+    @property
+    def n_problems(self) -> int:
+        """How many problems are judged, and stopped, by themselves."""
+        return 1 if self.settings.mode == SOFTMAX else self.n_outputs
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether each coordinate has a learning rate of its own."""
+        return self.settings.schedule in (ADAGRAD, NORMALIZED)
+
+    def init(self) -> State:
+        return init_state(self.n_outputs, self.n_features, self.dtype, self.settings)
+
+    def copy(self, state: State) -> State:
+        return copy_state(state)
+
+    def train(self, state: State, block: Rows, order: np.ndarray, active: np.ndarray) -> Totals:
+        totals = np.zeros((2, self.n_outputs))
+        kernel = train_rows_adaptive if self.adaptive else train_rows
+        settings = self.settings
+        positive, negative, on = self.positive_weight, self.negative_weight, self._on(active)
+        if self.threads == 1 or settings.mode != ONE_VERSUS_ALL or self.n_outputs == 1 or self._shares_scales:
+            kernel(*self._rows(block), order, state, settings, positive, negative, on, totals)
+            return self._totals(len(order), totals)
+
+        def part(chosen: slice) -> State:
+            own = State(*(a[chosen] if len(a) == self.n_outputs and n in _BY_PROBLEM else a.copy()
+                          for n, a in state._asdict().items()))
+            own_settings = settings._replace(first_class=settings.first_class + chosen.start)
+            kernel(*self._rows(block), order, own, own_settings, positive[chosen], negative[chosen], on[chosen],
+                   totals[:, chosen])
+            return own
+
+        edges = np.linspace(0, self.n_outputs, min(self.threads, self.n_outputs) + 1).astype(int)
+        with ThreadPoolExecutor(len(edges) - 1) as pool:
+            parts = list(pool.map(part, (slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))))
+        state.clock[...] = parts[0].clock
+        return self._totals(len(order), totals)
+
+    @property
+    def _shares_scales(self) -> bool:
+        # The scales of features belong to all problems together.
+        return self.settings.schedule == NORMALIZED
+
+    def zero_gradient(self, state: State) -> Gradient:
+        if self.settings.schedule in (PA1, PA2):
+            raise ValueError(
+                "learning_rate 'pa1' and 'pa2' are rules for single rows and cannot step along a batch: "
+                "use strategy='averaging', or another learning_rate"
+            )
+        return zero_gradient(state, self.settings)
+
+    def add_gradient(self, state: State, block: Rows, order: np.ndarray, active: np.ndarray, out: Gradient) -> None:
+        gradient_rows(*self._rows(block), order, state, self.settings, *self._class_weights(), self._on(active), out)
+
+    def sum_gradients(self, a: Gradient, b: Gradient) -> Gradient:
+        return add_gradients(a, b)
+
+    def step(self, state: State, gradient: Gradient, active: np.ndarray) -> Totals:
+        totals = gradient.totals.copy()
+        apply_gradient(state, self.settings, gradient._replace(totals=totals), self._on(active))
+        return self._totals(int(gradient.rows[0]), totals)
+
+    def mean(
+        self, a: State, b: State, part: float, precision: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> State:
+        a, b = settle(a), settle(b)
+        # a + (b - a) part, not a weighted sum: the mean of equal states is that state to the last bit.
+        merged = {
+            name: getattr(a, name) + (getattr(b, name) - getattr(a, name)) * getattr(a, name).dtype.type(part)
+            for name in State._fields
+        }
+        merged["scale"] = np.maximum(a.scale, b.scale)
+        if precision is not None:
+            total = precision[0] + precision[1]
+            share = np.divide(precision[1], total, out=np.full(total.shape, part), where=total > 0)
+            merged["coef"] = a.coef + (b.coef - a.coef) * share.astype(a.coef.dtype)
+        return State(**merged)
+
+    def precision(self, state: State, start: State) -> np.ndarray | None:
+        return (state.squares - start.squares).astype(np.float64) if self.adaptive else None
+
+    def outer_step(
+        self, old: State, new: State, velocity: tuple[np.ndarray, np.ndarray] | None, rate: float, momentum: float
+    ) -> tuple[State, tuple[np.ndarray, np.ndarray]]:
+        delta = (new.coef - old.coef, new.intercept - old.intercept)
+        if velocity is not None:
+            delta = tuple(momentum * v + step for v, step in zip(velocity, delta, strict=True))  # type: ignore[assignment]
+        if rate == 1.0 and momentum == 0.0:
+            return new, delta
+        coef = (old.coef + rate * delta[0]).astype(old.coef.dtype)
+        return new._replace(coef=coef, intercept=old.intercept + rate * delta[1]), delta
+
+    def decision(self, state: State, X: np.ndarray) -> np.ndarray:
+        """Scores of shape (n_rows, K)."""
+        return np.asarray(X @ state.coef.T) + state.intercept
+
+    def evaluate(self, state: State, block: Rows, order: np.ndarray) -> np.ndarray:
+        X, y = block.X[order], block.y[order]
+        weight = np.ones(len(order)) if block.sample_weight is None else block.sample_weight[order].astype(float)
+        scores = self.decision(state, X)
+        if self.settings.mode == REGRESSION:
+            residual = y - scores[:, 0]
+            y = y.astype(float)
+            return np.array([[weight.sum(), weight @ y, weight @ y**2, weight @ residual**2]])
+        if self.settings.mode == SOFTMAX:
+            hit = scores.argmax(axis=1)[:, None] == y[:, None]
+        else:
+            mine = y[:, None] > 0 if self.settings.mode == BINARY else y[:, None] == np.arange(self.n_outputs)
+            hit = (scores > 0) == mine
+        return np.stack([np.full(hit.shape[1], weight.sum()), weight @ hit], axis=1)
+
+    def scores(self, statistics: np.ndarray) -> np.ndarray:
+        if self.settings.mode != REGRESSION:
+            return statistics[:, 1] / statistics[:, 0]
+        weight, first, second, error = statistics.T
+        spread = second - first**2 / weight
+        return np.where(spread > 0, 1.0 - error / np.where(spread > 0, spread, 1.0), np.where(error > 0, 0.0, 1.0))
+
+    def learning_rates(self, state: State) -> np.ndarray:
+        if self.settings.schedule == ADAPTIVE:
+            return state.eta[: self.n_problems]
+        return scalar_rate(self.settings, state.clock[0], state.eta[: self.n_problems])
+
+    def reduce_rates(self, state: State, chosen: np.ndarray) -> State:
+        return state._replace(eta=state.eta / np.where(self._on(chosen), RATE_DIVISOR, 1.0))
+
+    def divergence(self, state: State) -> str | None:
+        if np.isfinite(state.coef).all() and np.isfinite(state.intercept).all():
+            return None
+        return (
+            "Scaling input data with StandardScaler or MinMaxScaler might help; so does learning_rate='normalized', "
+            "or a smaller eta0."
+        )
+
+    def _on(self, active: np.ndarray) -> np.ndarray:
+        return active if len(active) == self.n_outputs else np.repeat(active, self.n_outputs)
+
+    def _totals(self, rows: int, totals: np.ndarray) -> Totals:
+        # A softmax keeps its sums in the first column.
+        return Totals(rows, *totals[:, : self.n_problems])
+
+    def _rows(self, block: Rows) -> tuple:
+        weight = _NO_WEIGHTS[block.X.dtype] if block.sample_weight is None else block.sample_weight
+        return as_rows(block.X), block.y, weight
+
+    def _class_weights(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.positive_weight, self.negative_weight
+
+
+def problems_of(mode: int, n_classes: int) -> int:
+    """How many score functions a mode trains for so many classes."""
+    return n_classes if mode in (ONE_VERSUS_ALL, SOFTMAX) else 1

@@ -1,0 +1,92 @@
+"""The protocol in which a strategy and a model meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Rows(Protocol):
+    """The rows a model learns from: a block of the data room, or anything shaped like it."""
+
+    @property
+    def X(self) -> Any:
+        """C-contiguous ndarray or CSR matrix (n_rows, n_features)."""
+
+    @property
+    def y(self) -> Any:
+        """Real targets or class codes (n_rows,), in X's dtype."""
+
+    @property
+    def sample_weight(self) -> Any:
+        """Weights (n_rows,), or None for ones."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What training on some rows adds up to: ``loss`` and ``objective`` have one entry a problem."""
+
+    rows: int
+    loss: np.ndarray
+    objective: np.ndarray
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(self.rows + other.rows, self.loss + other.loss, self.objective + other.objective)
+
+
+class Model(Protocol):
+    """What is trained. Frozen settings; all that changes is in a ``state`` it makes.
+
+    A state is a tuple of arrays (a NamedTuple), so it travels, copies and checkpoints without knowing the model.
+    ``active`` is a boolean array with one entry for each problem the model trains side by side; the stopped
+    ones are left as they are. ``order`` holds the row numbers of a block to visit, in order.
+    """
+
+    n_problems: int
+
+    def init(self) -> Any:
+        """A fresh state."""
+
+    def copy(self, state: Any) -> Any:
+        """A deep copy of ``state``."""
+
+    def train(self, state: Any, block: Rows, order: np.ndarray, active: np.ndarray) -> Totals:
+        """Learn from rows one after another, changing ``state`` in place."""
+
+    def zero_gradient(self, state: Any) -> Any:
+        """The gradient of no rows."""
+
+    def add_gradient(self, state: Any, block: Rows, order: np.ndarray, active: np.ndarray, out: Any) -> None:
+        """Add the gradient of rows to ``out``; ``state`` is only read."""
+
+    def sum_gradients(self, a: Any, b: Any) -> Any:
+        """The gradient of the union of two batches."""
+
+    def step(self, state: Any, gradient: Any, active: np.ndarray) -> Totals:
+        """One step along a gradient, changing ``state`` in place."""
+
+    def mean(self, a: Any, b: Any, part: float, precision: tuple[Any, Any] | None = None) -> Any:
+        """A new state, ``a`` moved to ``b`` by ``part`` (by coordinate, in the ratio of ``precision``)."""
+
+    def precision(self, state: Any, start: Any) -> Any:
+        """How much was learnt about each coordinate since ``start``; None where the model does not know."""
+
+    def outer_step(self, old: Any, new: Any, velocity: Any, rate: float, momentum: float) -> tuple[Any, Any]:
+        """Move ``old`` along ``new - old`` with momentum; returns the state and the velocity."""
+
+    def evaluate(self, state: Any, block: Rows, order: np.ndarray) -> np.ndarray:
+        """Sufficient statistics of the validation scores on rows; they add up over blocks."""
+
+    def scores(self, statistics: np.ndarray) -> np.ndarray:
+        """The score of each problem, higher being better, from summed statistics."""
+
+    def learning_rates(self, state: Any) -> np.ndarray:
+        """The present rate of each problem."""
+
+    def reduce_rates(self, state: Any, chosen: np.ndarray) -> Any:
+        """A new state, the rates of the chosen problems divided by 5."""
+
+    def divergence(self, state: Any) -> str | None:
+        """Why ``state`` is unusable, or None."""

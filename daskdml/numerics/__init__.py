@@ -1,0 +1,70 @@
+"""Losses, penalties, schedules and the compiled kernels: arrays in, arrays out. No Dask."""
+
+from daskdml.numerics._adaptive import train_rows_adaptive
+from daskdml.numerics._gradient import (
+    Gradient,
+    add_gradients,
+    apply_gradient,
+    gradient_rows,
+    penalties,
+    scalar_rate,
+    zero_gradient,
+)
+from daskdml.numerics._losses import LOSSES, Loss, loss_and_gradient
+from daskdml.numerics._rows import CsrRows, DenseRows, as_rows
+from daskdml.numerics._settings import (
+    ADAGRAD,
+    ADAPTIVE,
+    BINARY,
+    NORMALIZED,
+    ONE_VERSUS_ALL,
+    PA1,
+    PA2,
+    PENALTIES,
+    REGRESSION,
+    SCHEDULES,
+    SOFTMAX,
+    Settings,
+    State,
+    copy_state,
+    init_state,
+    settle,
+)
+from daskdml.numerics._sgd import train_rows
+from daskdml.numerics._shuffle import row_order, shuffle_in_place
+
+__all__ = [
+    "ADAGRAD",
+    "ADAPTIVE",
+    "BINARY",
+    "LOSSES",
+    "NORMALIZED",
+    "ONE_VERSUS_ALL",
+    "PA1",
+    "PA2",
+    "PENALTIES",
+    "REGRESSION",
+    "SCHEDULES",
+    "SOFTMAX",
+    "CsrRows",
+    "DenseRows",
+    "Gradient",
+    "Loss",
+    "Settings",
+    "State",
+    "add_gradients",
+    "apply_gradient",
+    "as_rows",
+    "copy_state",
+    "gradient_rows",
+    "init_state",
+    "loss_and_gradient",
+    "penalties",
+    "row_order",
+    "scalar_rate",
+    "settle",
+    "shuffle_in_place",
+    "train_rows",
+    "train_rows_adaptive",
+    "zero_gradient",
+]

@@ -1,0 +1,188 @@
+"""Plain SGD, one row at a time: the kernel behind every scalar learning rate.
+
+The update, its penalties and its averages are those of scikit-learn's SGD, so that one replica without shuffling
+gives its coefficients. Weights are kept as ``factor * coef`` during a call, which makes the l2 shrinkage of a step one
+multiplication (Bottou 2012, "Stochastic gradient descent tricks", section 5.1); l1 is the cumulative penalty of Tsuruoka, Tsujii
+and Ananiadou 2009, equation 13; averages follow Xu 2011, section 3.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+from numba import njit
+
+from daskdml.numerics._rows import row_add, row_dot, row_entry, row_length, row_prefetch, row_square
+from daskdml.numerics._settings import (
+    INVSCALING,
+    L2,
+    NO_PENALTY,
+    OPTIMAL,
+    PA1,
+    PA2,
+    SOFTMAX,
+)
+from daskdml.numerics._targets import independent_gradient, problem_weight, softmax_gradient
+
+# Rows this far ahead are asked for early; further is evicted again before its turn, nearer comes too late.
+AHEAD = 6
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def learning_rate(settings, t, eta):
+    """The rate at row count ``t``; ``eta`` is the rate a constant or adaptive schedule keeps."""
+    if settings.schedule == OPTIMAL:
+        # The first rate is typw = alpha^(-1/4): every loss has slope at most 1 at score -typw, target 1.
+        return 1.0 / (sqrt(sqrt(settings.alpha)) + settings.alpha * (t - 1.0))
+    if settings.schedule == INVSCALING:
+        return settings.eta0 / t**settings.power_t
+    return eta
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _passive_aggressive(settings, square, value, gradient):
+    """The signed step of PA-I or PA-II (Crammer et al. 2006, figure 1) for a loss of slope 1; 0 for an empty row."""
+    if gradient == 0.0:
+        return 0.0
+    if settings.schedule == PA1:
+        return 0.0 if square == 0.0 else -gradient * min(settings.eta0, value / square)
+    return -gradient * value / (square + 0.5 / settings.eta0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _truncate(rows, i, w, k, factor, total, applied):
+    """Pull the weights row ``i`` touches towards 0 by the l1 penalty they have not had yet.
+
+    Returns the sum of their absolute values before.
+    """
+    absolutes = 0.0
+    for j in range(row_length(rows, i)):
+        column, _ = row_entry(rows, i, j)
+        before = w[k, column]
+        absolutes += abs(before)
+        if factor * before > 0.0:
+            w[k, column] = max(0.0, before - (total + applied[k, column]) / factor)
+        elif factor * before < 0.0:
+            w[k, column] = min(0.0, before + (total - applied[k, column]) / factor)
+        applied[k, column] += factor * (w[k, column] - before)
+    return absolutes * factor
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _average_row(rows, i, average, k, c):
+    """``average[k] -= c x_i``."""
+    for j in range(row_length(rows, i)):
+        column, value = row_entry(rows, i, j)
+        average[k, column] -= c * value
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fold(coef, average_coef, k, factor, lag):
+    """Write the factor of problem ``k`` back into its weights.
+
+    The mean is kept relative to the stored weights: ``lag`` grows as they shrink, and is paid where they vanish.
+    """
+    if lag[k] != 0.0 and factor[k] == 0.0:
+        for j in range(coef.shape[1]):
+            average_coef[k, j] += lag[k] * coef[k, j]
+        lag[k] = 0.0
+    for j in range(coef.shape[1]):
+        coef[k, j] *= factor[k]
+    lag[k] = lag[k] / factor[k] if lag[k] != 0.0 else 0.0
+    factor[k] = 1.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, negative_weight, active, totals):
+    """Visit ``rows`` in ``order``, updating ``state`` in place for the ``active`` of its K problems.
+
+    ``totals`` (2, K) receives the sums of the loss, and of the loss with its penalty, each row's taken before
+    it is learnt from; with a softmax only column 0 is used. ``sample_weight`` of length 0 means ones.
+    """
+    n_problems = state.coef.shape[0]
+    softmax = settings.mode == SOFTMAX
+    passive = settings.schedule == PA1 or settings.schedule == PA2
+    shrinking = settings.penalty >= L2
+    truncating = settings.penalty != NO_PENALTY and settings.penalty != L2
+    averaging = settings.average > 0
+    tiny = 1e-6 if state.coef.itemsize == 4 else 1e-9
+    # Locals, not fields of a tuple: numba would count a reference, atomically, at every use in the loop.
+    coef, intercept, eta_kept = state.coef, state.intercept, state.eta
+    average_coef, average_intercept = state.average_coef, state.average_intercept
+    l1_applied, l1_total = state.l1_applied, state.l1_total
+    t = state.clock[0]
+
+    factor = np.ones(n_problems)
+    lag = state.average_lag if averaging else np.zeros(n_problems)
+    mean_scale = state.average_scale
+    scores = np.zeros(n_problems)
+    gradients = np.zeros(n_problems)
+    squares = np.zeros(n_problems)
+    absolutes = np.zeros(n_problems)
+    for k in range(n_problems):
+        for j in range(coef.shape[1]):
+            squares[k] += coef[k, j] * coef[k, j]
+            absolutes[k] += abs(coef[k, j])
+
+    for n in range(order.shape[0]):
+        i = order[n]
+        if n + AHEAD < order.shape[0]:
+            row_prefetch(rows, order[n + AHEAD])
+        target = np.float64(y[i])
+        weight = np.float64(sample_weight[i]) if sample_weight.shape[0] > 0 else 1.0
+        for k in range(n_problems):
+            if active[k]:
+                scores[k] = factor[k] * np.float64(row_dot(rows, i, coef, k)) + intercept[k]
+        if softmax:
+            value = softmax_gradient(scores, target, gradients)
+            totals[0, 0] += value
+            totals[1, 0] += value
+
+        for k in range(n_problems):
+            if not active[k]:
+                continue
+            column = 0 if softmax else k
+            if not softmax:
+                value, gradients[k] = independent_gradient(settings, target, scores[k], k)
+                totals[0, k] += value
+                totals[1, k] += value
+            if settings.penalty != NO_PENALTY and not passive:
+                totals[1, column] += settings.alpha * (
+                    (1.0 - settings.l1_ratio) * 0.5 * squares[k] + settings.l1_ratio * absolutes[k]
+                )
+            eta = learning_rate(settings, t, eta_kept[k])
+            if passive:
+                step = _passive_aggressive(settings, row_square(rows, i), value, gradients[k])
+            else:
+                step = -eta * gradients[k]
+            step *= problem_weight(settings.mode, target, k, settings.first_class, positive_weight, negative_weight) * weight
+            if shrinking:
+                # A step beyond the minimum of the penalty stops at it: weights become 0, not negative.
+                shrink = max(0.0, 1.0 - (1.0 - settings.l1_ratio) * eta * settings.alpha)
+                factor[k] *= shrink
+                squares[k] *= shrink * shrink
+                absolutes[k] *= shrink
+                if factor[k] < tiny:
+                    _fold(coef, average_coef, k, factor, lag)
+            if step != 0.0:
+                squares[k] = row_add(rows, i, coef, k, step / factor[k]) * factor[k] * factor[k]
+            if settings.fit_intercept:
+                intercept[k] += step * settings.intercept_decay
+            if averaging and settings.average <= t:
+                count = t - settings.average + 1.0
+                _average_row(rows, i, average_coef, k, lag[k] * step / factor[k])
+                if count > 1.0:
+                    mean_scale[k] /= 1.0 - 1.0 / count
+                lag[k] += mean_scale[k] * factor[k] / count
+                average_intercept[k] += (intercept[k] - average_intercept[k]) / count
+            if truncating:
+                l1_total[k] += settings.l1_ratio * eta * settings.alpha
+                absolute = _truncate(rows, i, coef, k, factor[k], l1_total[k], l1_applied)
+                if step != 0.0:
+                    absolutes[k] = absolute
+        t += 1.0
+
+    for k in range(n_problems):
+        _fold(coef, average_coef, k, factor, lag)
+    state.clock[0] = t

@@ -1,0 +1,59 @@
+"""From a row's target and its K scores to K derivatives: regression, one-versus-all, softmax."""
+
+from __future__ import annotations
+
+from math import exp, log
+
+from numba import njit
+
+from daskdml.numerics._losses import LOG_LOSS, loss_and_gradient
+from daskdml.numerics._settings import BINARY, ONE_VERSUS_ALL, REGRESSION
+
+# scikit-learn clips the derivative there, against overflow in the first steps of a divergent fit.
+MAX_GRADIENT = 1e12
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def problem_target(mode, loss, y, k):
+    """What problem ``k`` wants to predict for a row whose block target is ``y``."""
+    if mode == REGRESSION:
+        return y
+    hit = y > 0.0 if mode == BINARY else int(y) == k
+    if hit:
+        return 1.0
+    return 0.0 if loss == LOG_LOSS else -1.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def problem_weight(mode, y, k, first_class, positive_weight, negative_weight):
+    """The class weight of the row in problem ``k``."""
+    if mode == REGRESSION:
+        return 1.0
+    if mode == BINARY:
+        return positive_weight[0] if y > 0.0 else negative_weight[0]
+    if mode == ONE_VERSUS_ALL:
+        return positive_weight[k] if int(y) == k + first_class else negative_weight[k]
+    return positive_weight[int(y)]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def independent_gradient(settings, y, score, k):
+    """Value and clipped derivative of problem ``k``'s loss."""
+    target = problem_target(settings.mode, settings.loss, y, k + settings.first_class)
+    value, gradient = loss_and_gradient(settings.loss, target, score, settings.epsilon)
+    return value, min(max(gradient, -MAX_GRADIENT), MAX_GRADIENT)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def softmax_gradient(scores, y, gradients):
+    """Fill ``gradients`` with softmax(scores) - onehot(y); return the log-loss of the row."""
+    top = scores.max()
+    total = 0.0
+    for k in range(scores.shape[0]):
+        gradients[k] = exp(scores[k] - top)
+        total += gradients[k]
+    label = int(y)
+    for k in range(scores.shape[0]):
+        gradients[k] /= total
+    gradients[label] -= 1.0
+    return log(total) + top - scores[label]
