@@ -1,0 +1,302 @@
+"""Running replicas as Dask tasks: one for each replica and round.
+
+Parameters stay on the workers as futures between the rounds of an epoch; the driver sees reports. At the end of
+an epoch the driver takes the agreed state and starts the next one from its own copy: the graph of a task never
+reaches back beyond its epoch, so the scheduler forgets finished epochs, and a lost worker costs at most one
+epoch's recomputation. Tasks are pure, so what Dask runs again gives the same bits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from typing import Any
+
+import numpy as np
+from distributed import Client, Future, KilledWorker, wait
+from distributed.comm.core import CommClosedError
+
+from daskdml.data import CacheSpec, Dataset, MemoryPlan, plan_memory, release_cache, worker_memory
+from daskdml.models import Model
+from daskdml.monitor import StopTraining
+from daskdml.strategies import _tasks
+from daskdml.strategies._plan import Work
+from daskdml.strategies._strategy import Agreed, Synchronous
+from daskdml.strategies._work import Blocks, Report
+
+logger = logging.getLogger("daskdml")
+
+# Fan-in of the tree of means: enough that a few replicas meet in one task.
+_FAN_IN = 8
+# Blocks of one segment, where blocks come from the scheduler: one is trained on, one arrives.
+_WINDOW = 2
+# Epochs begun anew because the cluster lost their parameters, before the fit gives up.
+_RETRIES = 5
+# Seconds without any worker before the fit fails.
+_PATIENCE = 60.0
+
+_LOST = (CancelledError, asyncio.CancelledError, CommClosedError)
+
+
+class DaskRunner:
+    """Runs a strategy's steps on a cluster."""
+
+    def __init__(
+        self,
+        strategy: Synchronous,
+        model: Model,
+        data: Dataset,
+        client: Client,
+        memory_budget: int | str | None = None,
+    ):
+        self.client = client
+        self.data = data
+        self.strategy = strategy
+        self.plan, self.cache = _budget(client, data, model, memory_budget)
+        self.job = client.scatter(_tasks.Job(strategy, model), hash=False, broadcast=True)
+        self._local_job = _tasks.Job(strategy, model)
+        self._names = f"daskdml-{uuid.uuid4().hex[:12]}"
+        self._count = 0
+        self._homes: dict[int, str] = {}
+
+    def epoch(
+        self,
+        agreed: Agreed,
+        rounds: list[list[Work]],
+        active: np.ndarray,
+        on_round: Callable[[Report], None],
+    ) -> tuple[Agreed, bool]:
+        """Run the rounds of an epoch; see :meth:`LocalRunner.epoch`. Begun anew if the cluster loses it."""
+        done: list[Report] = []
+
+        def once(report: Report) -> None:
+            # A repeated epoch repeats its reports: listeners hear each round once.
+            seen.append(report)
+            if len(seen) > len(done):
+                done.append(report)
+                on_round(report)
+
+        for attempt in range(_RETRIES + 1):
+            seen: list[Report] = []
+            try:
+                return self._epoch(agreed, rounds, active, once)
+            except _LOST as error:
+                if attempt == _RETRIES or self.client.status != "running":
+                    raise RuntimeError(
+                        f"the cluster lost the parameters of this epoch {attempt + 1} times ({error!r}): "
+                        "see the workers' logs; the fit cannot go on"
+                    ) from error
+                logger.warning("workers were lost with this epoch's parameters; it starts again (%r)", error)
+                self._job_again()
+        raise AssertionError("unreachable")
+
+    def evaluate(self, agreed: Agreed, works: list[Work]) -> np.ndarray | None:
+        """Summed validation statistics of all replicas."""
+        everyone = np.ones(0, dtype=bool)
+        start = self.client.scatter(agreed, hash=False)
+        found: list[np.ndarray] = []
+        for work in works:
+            segments = [work] if self.data.self_contained else list(_segments(work))
+            for segment in segments:
+                future = self._submit(
+                    "evaluate", _tasks.evaluate, self.job, start, self._assign(segment, everyone),
+                    *self._inputs(segment), home=work.replica,
+                )
+                if not self.data.self_contained:
+                    found += [f for f in [self._gather(future)] if f is not None]
+                else:
+                    found.append(future)
+        kept = [f for f in (self._gather(f) if isinstance(f, Future) else f for f in found) if f is not None]
+        return sum(kept[1:], kept[0]) if kept else None
+
+    def close(self) -> None:
+        """Free the block caches on the workers."""
+        if self.cache is None or self.client.status != "running":
+            return
+        try:
+            self.client.run(release_cache, self.cache.token, on_error="ignore")
+        except (OSError, TimeoutError, ValueError) as error:
+            logger.warning("could not free the block caches: %r", error)
+
+    def _epoch(self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray,
+               on_round: Callable[[Report], None]) -> tuple[Agreed, bool]:
+        self._assign_homes(max(len(works) for works in rounds))
+        now = self.client.scatter(agreed, hash=False)
+        ends: list[Future] = []
+        for works in rounds:
+            partials = self._partials(now, works, active)
+            merged = self._tree(partials)
+            now = self._submit("agree", _tasks.agree, self.job, now, merged, active)
+            ends.append(now)
+            if not self.data.self_contained:
+                # Blocks that come from the scheduler arrive for one round at a time.
+                self._gather_ready(now)
+        for end in ends[:-1]:
+            report = self._submit("report", _tasks.report_of, end)
+            try:
+                on_round(self._gather(report))
+            except StopTraining:
+                return self._gather(end), True
+        last = self._gather(ends[-1])
+        try:
+            on_round(last.report)
+        except StopTraining:
+            return last, True
+        return last, False
+
+    def _partials(self, now: Future, works: list[Work], active: np.ndarray) -> list[Future]:
+        if self.data.self_contained:
+            return [
+                self._submit("work", _tasks.work, self.job, now, self._assign(w, active), None, home=w.replica)
+                for w in works
+            ]
+        return self._segmented(now, works, active)
+
+    def _segmented(self, now: Future, works: list[Work], active: np.ndarray) -> list[Future]:
+        """Replicas whose blocks the scheduler makes: a chain of tasks, a window of blocks each, one window ahead."""
+        waiting = {w.replica: list(_segments(w)) for w in works}
+        last: dict[int, Future | None] = {w.replica: None for w in works}
+        running: dict[int, list[Future]] = {w.replica: [] for w in works}
+        while any(waiting.values()):
+            for work in works:
+                replica = work.replica
+                while waiting[replica] and len(running[replica]) < 2:
+                    segment = waiting[replica].pop(0)
+                    last[replica] = self._submit(
+                        "work", _tasks.work, self.job, now, self._assign(segment, active), last[replica],
+                        *self._inputs(segment), home=replica,
+                    )
+                    running[replica].append(last[replica])
+            self._wait([f for futures in running.values() for f in futures], "FIRST_COMPLETED")
+            for replica, futures in running.items():
+                for future in futures:
+                    if future.status in ("error", "cancelled", "lost"):
+                        self._gather(future)
+                running[replica] = [f for f in futures if not f.done()]
+        return [last[w.replica] for w in works]  # type: ignore[misc]
+
+    def _tree(self, partials: list[Future]) -> Future:
+        while len(partials) > 1:
+            partials = [
+                self._submit("combine", _tasks.combine, self.job, *partials[i : i + _FAN_IN])
+                for i in range(0, len(partials), _FAN_IN)
+            ]
+        return partials[0]
+
+    def _submit(self, what: str, function: Callable[..., Any], *args: Any, home: int | None = None) -> Future:
+        self._count += 1
+        options: dict[str, Any] = {}
+        if home is not None and home in self._homes:
+            options = {"workers": [self._homes[home]], "allow_other_workers": True}
+        return self.client.submit(
+            function, *args, key=f"daskdml-{what}-{self._names}-{self._count}", pure=False, **options
+        )
+
+    def _assign(self, work: Work, active: np.ndarray) -> _tasks.Assignment:
+        recipes = {piece.block: self.data.recipes[piece.block] for piece in work.pieces}
+        return _tasks.Assignment(work, Blocks(recipes, {}, self.cache, self.plan), active)
+
+    def _inputs(self, work: Work) -> list[Future]:
+        if self.data.self_contained:
+            return []
+        return [f for piece in work.pieces for f in self.data.inputs(self.client, piece.block)]
+
+    def _assign_homes(self, n_replicas: int) -> None:
+        """Give every replica a worker, the one it had if that still runs: its blocks are cached there."""
+        threads = self._threads()
+        if not threads:
+            return
+        load = dict.fromkeys(threads, 0)
+        self._homes = {r: a for r, a in self._homes.items() if a in threads}
+        for address in self._homes.values():
+            load[address] += 1
+        for replica in range(n_replicas):
+            if replica not in self._homes:
+                address = min(threads, key=lambda a: (load[a] / threads[a], a))
+                self._homes[replica] = address
+                load[address] += 1
+
+    def _threads(self) -> dict[str, int]:
+        return {a: max(1, n) for a, n in self.client.nthreads().items()}
+
+    def _job_again(self) -> None:
+        self._without_workers_since(None)
+        self.job = self.client.scatter(self._local_job, hash=False, broadcast=True)
+
+    def _gather(self, future: Future) -> Any:
+        self._gather_ready(future)
+        return future.result()
+
+    def _gather_ready(self, future: Future) -> None:
+        self._wait([future], "ALL_COMPLETED")
+        if future.status == "error":
+            raise _explained(future.exception()) from None
+        if future.status in ("cancelled", "lost"):
+            raise CancelledError(future.key)
+
+    def _wait(self, futures: list[Future], when: str) -> None:
+        """Wait, but not for a cluster that has no workers any more."""
+        deserted: float | None = None
+        while True:
+            try:
+                with self.client.as_current():
+                    wait(futures, timeout=2.0, return_when=when)
+                return
+            except TimeoutError:
+                deserted = self._without_workers_since(deserted)
+
+    def _without_workers_since(self, since: float | None) -> float | None:
+        """When the cluster lost its last worker, None while it has one; raises when that is too long ago."""
+        import time
+
+        while self.client.status == "running" and not self._threads():
+            since = since or time.monotonic()
+            if time.monotonic() - since > _PATIENCE:
+                raise RuntimeError(
+                    f"the cluster has had no worker for {_PATIENCE:.0f} s: start workers, or look at their logs for "
+                    "why they ended (often the memory limit), and fit again"
+                )
+            time.sleep(0.5)
+        if self.client.status != "running":
+            raise RuntimeError(
+                f"the connection to the scheduler is {self.client.status}: the fit cannot go on; "
+                "start a scheduler, connect a Client, and fit again"
+            )
+        return None
+
+
+def _segments(work: Work) -> Iterator[Work]:
+    """A work in windows of a few blocks; one, empty, where it has none."""
+    from dataclasses import replace
+
+    for at in range(0, max(1, len(work.pieces)), _WINDOW):
+        yield replace(work, pieces=work.pieces[at : at + _WINDOW])
+
+
+def _explained(error: BaseException) -> BaseException:
+    """The user's error as it is; a killed worker with its likely reason."""
+    if isinstance(error, KilledWorker):
+        return RuntimeError(
+            f"workers died {error.allowed_failures + 1} times while running {error.task}, the last one "
+            f"{error.last_worker.address}: most often a block does not fit in the worker's memory; "
+            "rechunk to smaller blocks, give memory_budget, or give workers more memory"
+        )
+    return error
+
+
+def _budget(
+    client: Client, data: Dataset, model: Model, memory_budget: int | str | None
+) -> tuple[MemoryPlan, CacheSpec | None]:
+    """The memory plan of the fit, and the block cache it allows."""
+    memory = worker_memory(client)
+    state_bytes = sum(array.nbytes for array in model.init())
+    plan = plan_memory(
+        data.schema, data.max_block_rows, state_bytes, memory.limits, memory.baselines,
+        threads=memory.threads, budget=memory_budget,
+    )
+    if not data.cacheable:
+        return plan, None
+    return plan, CacheSpec(token=data.token, memory_bytes=plan.cache_bytes)

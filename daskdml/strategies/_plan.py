@@ -1,0 +1,123 @@
+"""Which rows each replica visits, in which round and order: a function of data and seed alone.
+
+A replica's share is an interval of the (seeded) sequence of blocks, so shares are equal to within a row of a block
+although lengths are not known, and a block may be divided between two replicas or more. A round takes the same
+fraction of every share. Every row is visited exactly once an epoch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from daskdml.numerics import row_order
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A fraction of the rows of a block: from ``start`` to ``stop`` of its order in this epoch."""
+
+    block: int
+    start: Fraction = Fraction(0)
+    stop: Fraction = Fraction(1)
+
+    @property
+    def size(self) -> Fraction:
+        """In blocks."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """The rows of each block that are kept from training, for early stopping.
+
+    Either a fraction of each block, drawn by ``seed``, or a ``mask`` given for the one block of data in memory.
+    """
+
+    fraction: float = 0.0
+    seed: int = 0
+    mask: np.ndarray | None = None
+
+    def rows(self, block: int, n_rows: int) -> np.ndarray:
+        """A boolean array, True for the rows held out."""
+        if self.mask is not None:
+            return self.mask
+        held = np.zeros(n_rows, dtype=bool)
+        order = row_order(n_rows, mixed_seed(self.seed, 0, block))
+        held[order[: round(self.fraction * n_rows)]] = True
+        return held
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one replica does in one round."""
+
+    replica: int
+    epoch: int
+    pieces: tuple[Piece, ...]
+    seed: int
+    shuffle: bool
+    holdout: Holdout | None = None
+
+    def order(self, piece: Piece, n_rows: int) -> np.ndarray:
+        """The rows of a piece, in the order in which they are visited."""
+        # All replicas that share a block permute it alike, so that their pieces are disjoint and miss no row.
+        order = row_order(n_rows, mixed_seed(self.seed, self.epoch, piece.block) if self.shuffle else None)
+        if self.holdout is not None:
+            order = order[~self.holdout.rows(piece.block, n_rows)[order]]
+        return order[int(piece.start * len(order)) : int(piece.stop * len(order))]
+
+
+def mixed_seed(*parts: int) -> int:
+    """A 32-bit seed from several numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def shares(n_blocks: int, n_replicas: int, seed: int, shuffle: bool) -> list[list[Piece]]:
+    """Each replica's pieces, the same for every epoch: a cached block stays useful where it is."""
+    sequence = row_order(n_blocks, mixed_seed(seed, n_replicas) if shuffle else None)
+    whole = [Piece(int(block)) for block in sequence]
+    return cut(whole, n_replicas)
+
+
+def cut(pieces: list[Piece], parts: int) -> list[list[Piece]]:
+    """Divide a sequence of pieces into ``parts`` consecutive ones of equal size."""
+    total = sum((p.size for p in pieces), Fraction(0))
+    result: list[list[Piece]] = [[] for _ in range(parts)]
+    at = Fraction(0)
+    for piece in pieces:
+        begin = at
+        at += piece.size
+        first = int(begin * parts / total)
+        for part in range(first, parts):
+            low, high = max(begin, total * part / parts), min(at, total * (part + 1) / parts)
+            if low >= high:
+                break
+            result[part].append(
+                Piece(piece.block, piece.start + (low - begin), piece.start + (high - begin))
+            )
+    return result
+
+
+def plan_epoch(
+    dealt: list[list[Piece]],
+    rounds: int,
+    epoch: int,
+    seed: int,
+    shuffle: bool,
+    holdout: Holdout | None = None,
+) -> list[list[Work]]:
+    """The work of an epoch, by round and replica; each replica visits its pieces in a new order every epoch."""
+    by_replica = []
+    for replica, pieces in enumerate(dealt):
+        sequence = row_order(len(pieces), mixed_seed(seed, epoch, replica, 1) if shuffle else None)
+        by_replica.append(cut([pieces[i] for i in sequence], rounds) if pieces else [[] for _ in range(rounds)])
+    return [
+        [
+            Work(replica, epoch, tuple(parts[round_]), seed, shuffle, holdout)
+            for replica, parts in enumerate(by_replica)
+        ]
+        for round_ in range(rounds)
+    ]

@@ -1,0 +1,72 @@
+"""The protocol of a synchronous strategy, and how users name one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from daskdml.models import Model
+from daskdml.strategies._plan import Work
+from daskdml.strategies._work import Blocks, InMemory, Report
+
+
+@dataclass(frozen=True, eq=False)
+class Agreed:
+    """What all replicas know after a round: the state, what the strategy remembers, and what the round did."""
+
+    state: Any
+    memory: Any = None
+    report: Report = Report()
+
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """What some replicas bring to the end of a round; the strategy says what ``value`` is."""
+
+    value: Any
+    report: Report
+
+
+class Synchronous(BaseEstimator, ABC):
+    """A strategy in rounds: each replica works by itself, what they bring is combined, and all agree again.
+
+    The three steps are pure functions: they return new objects and leave their arguments alone, because Dask may run a
+    task twice. ``combine`` is applied in a fixed tree, so a result does not depend on the order of arrival.
+    """
+
+    name: str
+    n_replicas: int | None
+
+    @abstractmethod
+    def rounds(self, n_blocks: int, n_replicas: int) -> int:
+        """Rounds in an epoch."""
+
+    @abstractmethod
+    def work(self, model: Model, agreed: Agreed, work: Work, active: np.ndarray,
+             blocks: Blocks | InMemory, before: Partial | None = None) -> Partial:
+        """What one replica does; ``before`` is what it brought from earlier blocks of the same round."""
+
+    @abstractmethod
+    def combine(self, model: Model, a: Partial, b: Partial) -> Partial:
+        """The contributions of two groups of replicas as one."""
+
+    @abstractmethod
+    def agree(self, model: Model, agreed: Agreed, partial: Partial, active: np.ndarray) -> Agreed:
+        """What all replicas know after the round."""
+
+    def check(self, model: Model) -> None:
+        """Raise ValueError for a model or parameters this strategy cannot train."""
+        if self.n_replicas is not None:
+            require_count(self, "n_replicas")
+
+
+def require_count(strategy: BaseEstimator, parameter: str) -> None:
+    """Raise ValueError where a parameter is not a positive integer."""
+    value = getattr(strategy, parameter)
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{type(strategy).__name__}: {parameter} must be an integer of at least 1, got {value!r}")

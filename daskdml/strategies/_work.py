@@ -1,0 +1,117 @@
+"""What a replica does with its blocks: functions of their arguments alone, so a task may run twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from daskdml.data import Block, CacheSpec, MemoryPlan, stream
+from daskdml.models import Model, Totals
+from daskdml.strategies._plan import Piece, Work
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one replica, or all together, did in a round. Seconds and bytes add up over replicas."""
+
+    totals: Totals | None = None
+    compute_seconds: float = 0.0
+    load_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    bytes: int = 0
+    recipe: int = 0
+    memory: int = 0
+    disk: int = 0
+
+    def __add__(self, other: Report) -> Report:
+        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "totals"}
+        if self.totals is None or other.totals is None:
+            return Report(self.totals or other.totals, **sums)
+        return Report(self.totals + other.totals, **sums)
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Where a replica finds its blocks: recipes by index, with the inputs they want and the cache."""
+
+    recipes: Mapping[int, Any]
+    inputs: Mapping[int, Any] = field(default_factory=dict)
+    cache: CacheSpec | None = None
+    plan: MemoryPlan | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """The one block of data in memory, made already."""
+
+    block: Block
+
+
+def walk(blocks: Blocks | InMemory, pieces: tuple[Piece, ...], visit: Callable[[Block, Piece], None]) -> Report:
+    """Call ``visit`` with every piece and its block, the next block being made meanwhile."""
+    if isinstance(blocks, InMemory):
+        start = time.perf_counter()
+        for piece in pieces:
+            visit(blocks.block, piece)
+        return Report(compute_seconds=time.perf_counter() - start, memory=len(pieces), bytes=blocks.block.nbytes)
+    counts = {"recipe": 0, "memory": 0, "disk": 0}
+    load_seconds = wait_seconds = compute_seconds = 0.0
+    nbytes = 0
+    recipes = [blocks.recipes[piece.block] for piece in pieces]
+    with stream(recipes, blocks.inputs, cache=blocks.cache, plan=blocks.plan) as walked:
+        for piece, (block, load) in zip(pieces, walked, strict=True):
+            start = time.perf_counter()
+            if block.n_rows:
+                visit(block, piece)
+            compute_seconds += time.perf_counter() - start
+            load_seconds += load.seconds
+            wait_seconds += load.wait_seconds
+            nbytes += load.nbytes
+            counts[load.source] += 1
+            # The name would keep the block alive while the next one is waited for.
+            del block
+    return Report(None, compute_seconds, load_seconds, wait_seconds, nbytes, **counts)
+
+
+def train_pieces(model: Model, state: Any, work: Work, active: np.ndarray, blocks: Blocks | InMemory) -> Report:
+    """Learn from the rows of ``work``, changing ``state`` in place."""
+    totals: list[Totals] = []
+
+    def visit(block: Block, piece: Piece) -> None:
+        totals.append(model.train(state, block, work.order(piece, block.n_rows), active))
+
+    return _with_totals(walk(blocks, work.pieces, visit), totals, model)
+
+
+def add_pieces(model: Model, state: Any, gradient: Any, work: Work, active: np.ndarray,
+               blocks: Blocks | InMemory) -> Report:
+    """Add the gradient of the rows of ``work`` to ``gradient``."""
+
+    def visit(block: Block, piece: Piece) -> None:
+        model.add_gradient(state, block, work.order(piece, block.n_rows), active, gradient)
+
+    return walk(blocks, work.pieces, visit)
+
+
+def evaluate_pieces(model: Model, state: Any, work: Work, blocks: Blocks | InMemory) -> np.ndarray | None:
+    """Summed validation statistics over the held-out rows of ``work``; None where there are none."""
+    found: list[np.ndarray] = []
+
+    def visit(block: Block, piece: Piece) -> None:
+        assert work.holdout is not None
+        held = np.flatnonzero(work.holdout.rows(piece.block, block.n_rows))
+        held = held[int(piece.start * len(held)) : int(piece.stop * len(held))]
+        if len(held):
+            found.append(model.evaluate(state, block, held))
+
+    walk(blocks, work.pieces, visit)
+    return sum(found[1:], found[0]) if found else None
+
+
+def _with_totals(report: Report, totals: list[Totals], model: Model) -> Report:
+    nothing = Totals(0, np.zeros(model.n_problems), np.zeros(model.n_problems))
+    return report + Report(sum(totals, nothing))
