@@ -1,0 +1,288 @@
+"""What the SGD estimators share: parameters, state between calls, fitting, lazy prediction."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.base import BaseEstimator, is_classifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from daskdml.data import columns_of, is_in_memory, map_rows
+from daskdml.linear_model._split import validation_mask
+from daskdml.linear_model._training import Distributed, Memory, run, seed_of
+from daskdml.models import LinearModel
+from daskdml.monitor import CallbackList, FitInfo, History, ProgressBar, StoppingRule
+from daskdml.monitor._html import fitted_html
+from daskdml.numerics import ADAPTIVE, LOSSES, PENALTIES, SCHEDULES, Settings, State, settle
+from daskdml.strategies import Agreed, Holdout, Schedule, Synchronous, as_strategy
+
+# scikit-learn's: a sparse row touches the intercept far more often than any of its weights.
+SPARSE_INTERCEPT_DECAY = 0.01
+_PER_COORDINATE = ("adagrad", "normalized")
+
+
+class BaseSGD(BaseEstimator):
+    """Base of the SGD estimators; not for use by itself."""
+
+    _parameter_constraints: dict = {
+        "penalty": [StrOptions({"l2", "l1", "elasticnet"}), None],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "l1_ratio": [Interval(Real, 0, 1, closed="both"), None],
+        "fit_intercept": ["boolean"],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left"), None],
+        "shuffle": ["boolean"],
+        "verbose": ["verbose"],
+        "epsilon": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+        "learning_rate": [StrOptions(set(SCHEDULES))],
+        "eta0": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, None, None, closed="neither")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "warm_start": ["boolean"],
+        "average": [Interval(Integral, 0, None, closed="neither"), "boolean"],
+        "strategy": [str, Synchronous],
+        "memory_budget": [str, Interval(Integral, 0, None, closed="left"), None],
+        "callbacks": "no_validation",
+    }
+
+    # -- parameters -----------------------------------------------------------------------------------
+
+    def _check_parameters(self, partial: bool = False) -> None:
+        """Raise for parameters that do not go together; each by itself was checked before."""
+        if self.early_stopping and partial:
+            raise ValueError("early_stopping should be False with partial_fit")
+        if self.learning_rate == "optimal" and self.alpha == 0:
+            raise ValueError(
+                "alpha must be > 0 since learning_rate is 'optimal'. alpha is used to compute the optimal learning rate."
+            )
+        if self.learning_rate in ("pa1", "pa2"):
+            loss = "hinge" if is_classifier(self) else "epsilon_insensitive"
+            if self.loss != loss:
+                raise ValueError(f"Learning rate '{self.learning_rate}' only works with loss '{loss}'.")
+        if self.penalty == "elasticnet" and self.l1_ratio is None:
+            raise ValueError("l1_ratio must be set when penalty is 'elasticnet'")
+        if self.average and self.learning_rate in _PER_COORDINATE:
+            raise ValueError(
+                f"average={self.average} needs a scalar learning rate; with learning_rate='{self.learning_rate}' "
+                "set average=False"
+            )
+        as_strategy(self.strategy)
+
+    def _settings(self, mode: int, is_sparse: bool) -> Settings:
+        ratio = {None: 0.0, "l2": 0.0, "l1": 1.0}.get(self.penalty, self.l1_ratio)
+        return Settings(
+            loss=LOSSES[self.loss].number,
+            mode=mode,
+            epsilon=float(self.epsilon),
+            penalty=PENALTIES["none" if self.penalty is None else self.penalty],
+            alpha=float(self.alpha),
+            l1_ratio=float(ratio or 0.0),
+            schedule=SCHEDULES[self.learning_rate],
+            eta0=float(self.eta0),
+            power_t=float(self.power_t),
+            fit_intercept=bool(self.fit_intercept),
+            intercept_decay=SPARSE_INTERCEPT_DECAY if is_sparse else 1.0,
+            average=int(self.average),
+        )
+
+    # -- state ----------------------------------------------------------------------------------------
+
+    def _start(self, model: LinearModel, coef_init: Any, intercept_init: Any) -> Agreed:
+        """A fresh state, from given coefficients where there are some."""
+        state = model.init()
+        if coef_init is not None:
+            state.coef[...] = self._given(coef_init, state.coef, "coef_init")
+        if intercept_init is not None:
+            state.intercept[...] = self._given(intercept_init, state.intercept, "intercept_init")
+        return Agreed(state)
+
+    @staticmethod
+    def _given(value: Any, like: np.ndarray, name: str) -> np.ndarray:
+        array = np.asarray(value, dtype=like.dtype)
+        single = len(like) == 1 and array.size == like.size
+        if array.shape != like.shape and not single:
+            raise ValueError(f"Provided {name} does not match dataset: its shape is {array.shape}, not {like.shape}.")
+        return array.reshape(like.shape)
+
+    def _resume(self, model: LinearModel) -> Agreed:
+        """The state the last call left; its coefficients as they are now, should the user have changed them."""
+        state = State(**{name: np.array(value) for name, value in self._optimizer_state.items()})
+        coef, intercept = (
+            (self._standard_coef, self._standard_intercept) if self.average else (self.coef_, self.intercept_)
+        )
+        state.coef[...] = np.reshape(coef, state.coef.shape)
+        state.intercept[...] = np.reshape(intercept, state.intercept.shape)
+        fresh = model.init()
+        # A parameter changed between calls may want arrays that the earlier ones did without.
+        kept = {n: v if v.shape == getattr(fresh, n).shape else getattr(fresh, n) for n, v in state._asdict().items()}
+        return Agreed(State(**kept), self._strategy_memory)
+
+    # -- fitting --------------------------------------------------------------------------------------
+
+    def _train(
+        self, data: Memory | Distributed, model: LinearModel, agreed: Agreed, epochs: int, y: np.ndarray | None
+    ) -> Any:
+        """Train, and adopt the result. ``y``: the labels of data in memory, to split them for validation."""
+        seed = seed_of(self.random_state)
+        schedule = Schedule(
+            n_blocks=data.n_blocks,
+            n_replicas=data.n_replicas,
+            max_epochs=epochs,
+            seed=seed,
+            shuffle=self.shuffle,
+            rule=StoppingRule(
+                n_problems=model.n_problems,
+                tol=self.tol,
+                n_iter_no_change=self.n_iter_no_change,
+                adaptive=model.settings.schedule == ADAPTIVE,
+            ),
+            holdout=self._holdout(data, y, seed),
+        )
+        history = History()
+        bars = [ProgressBar()] if self.verbose else []
+        listeners = CallbackList([history, *bars, *CallbackList(self.callbacks).callbacks])
+        trained = run(
+            data, self.strategy, model, agreed, schedule, listeners, self._info(data, epochs), self.memory_budget
+        )
+        self.history_ = history.to_frame()
+        self.n_replicas_ = data.n_replicas
+        self.strategy_ = as_strategy(self.strategy)
+        return trained
+
+    def _holdout(self, data: Memory | Distributed, y: np.ndarray | None, seed: int) -> Holdout | None:
+        if not self.early_stopping:
+            return None
+        if isinstance(data, Memory):
+            assert y is not None
+            weight = data.block.sample_weight
+            used = np.ones(len(y), dtype=bool) if weight is None else weight > 0
+            mask = validation_mask(y, self.validation_fraction, self.random_state, is_classifier(self), used)
+            return Holdout(mask=mask)
+        return Holdout(fraction=self.validation_fraction, seed=seed)
+
+    def _info(self, data: Memory | Distributed, epochs: int) -> FitInfo:
+        client = getattr(data, "client", None)
+        return FitInfo(
+            estimator=type(self).__name__,
+            strategy=as_strategy(self.strategy).name,
+            n_replicas=data.n_replicas,
+            n_blocks=data.n_blocks,
+            n_rows=data.n_rows,
+            n_features=data.schema.n_features,
+            max_epochs=epochs,
+            rounds_per_epoch=1,
+            params=self.get_params(deep=False),
+            dashboard=getattr(client, "dashboard_link", None) or None,
+        )
+
+    def _adopt(self, trained: Any, data: Memory | Distributed, first: bool) -> None:
+        """Take the result over as plain NumPy attributes."""
+        state = settle(trained.agreed.state)
+        n_rows = data.n_rows
+        self.n_iter_ = trained.epochs
+        self.t_ = (1.0 if first else self.t_) + (trained.rows if n_rows is None else trained.epochs * n_rows)
+        self._optimizer_state = state._asdict()
+        self._strategy_memory = trained.agreed.memory
+        coef, intercept = self._shaped(state.coef), state.intercept.astype(state.coef.dtype)
+        for name in ("_standard_coef", "_standard_intercept", "_average_coef", "_average_intercept"):
+            self.__dict__.pop(name, None)
+        if self.average:
+            self._standard_coef, self._standard_intercept = coef, intercept
+            self._average_coef = self._shaped(state.average_coef)
+            self._average_intercept = state.average_intercept.astype(state.coef.dtype)
+            if self.average <= state.clock[0] - 1.0:
+                coef, intercept = self._average_coef, self._average_intercept
+        self.coef_, self.intercept_ = coef, intercept
+
+    def _shaped(self, coef: np.ndarray) -> np.ndarray:
+        return coef if is_classifier(self) else coef[0]
+
+    def _warn_of_the_end(self) -> None:
+        if self.tol is not None and self.tol > -np.inf and self.n_iter_ == self.max_iter:
+            warnings.warn(
+                "Maximum number of iteration reached before convergence. Consider increasing max_iter to improve "
+                "the fit.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        if self.power_t < 0:
+            warnings.warn(
+                "Negative values for `power_t` are deprecated in version 1.8 and will raise an error in 1.10. "
+                "Use values in the range [0.0, inf) instead.",
+                FutureWarning,
+                stacklevel=3,
+            )
+
+    # -- prediction -----------------------------------------------------------------------------------
+
+    def _note_columns(self, X: Any, reset: bool) -> None:
+        """Set or check the number and names of features of lazy data, as scikit-learn does for what is in memory."""
+        n_features, names = columns_of(X)
+        frame: Any = np.empty((1, n_features))
+        if names is not None:
+            frame = pd.DataFrame(frame, columns=list(names))
+        validate_data(self, X=frame, reset=reset, skip_check_array=True)
+
+    def _scores(self, X: Any) -> np.ndarray:
+        """Scores of rows in memory, (n,) for a single problem else (n, K)."""
+        scores = np.asarray(X @ np.atleast_2d(self.coef_).T) + self.intercept_
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def _map(self, X: Any, function: Any, dtype: Any, columns: Any = None, name: str = "predict") -> Any:
+        """Apply a function of scores to X, in X's kind of container."""
+        check_is_fitted(self)
+        if is_in_memory(X) and not hasattr(X, "dims"):
+            X = validate_data(self, X, accept_sparse="csr", reset=False)
+            return function(self._scores(X))
+        self._note_columns(X, reset=False)
+        return map_rows(X, _OfRows(self._plain(), function), dtype=dtype, columns=columns, name=name)
+
+    def _plain(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.atleast_2d(self.coef_), np.asarray(self.intercept_)
+
+    # -- the rest of scikit-learn's interface -----------------------------------------------------------
+
+    def densify(self) -> BaseSGD:
+        """Make ``coef_`` an ndarray again, after :meth:`sparsify`."""
+        check_is_fitted(self)
+        if sparse.issparse(self.coef_):
+            self.coef_ = self.coef_.toarray()
+        return self
+
+    def sparsify(self) -> BaseSGD:
+        """Make ``coef_`` a CSR matrix: worth it where more than half of it is zero, as with l1."""
+        check_is_fitted(self)
+        self.coef_ = sparse.csr_array(np.atleast_2d(self.coef_))
+        return self
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def _html_repr(self) -> str:
+        return super()._html_repr() + fitted_html(self)
+
+
+class _OfRows:
+    """Scores of rows, then a function of them: small, and without the estimator's state."""
+
+    def __init__(self, parameters: tuple[Any, np.ndarray], function: Any):
+        self.coef, self.intercept = parameters
+        self.function = function
+
+    def __call__(self, X: Any) -> np.ndarray:
+        scores = np.asarray(X @ self.coef.T) + self.intercept
+        return self.function(scores[:, 0] if scores.shape[1] == 1 else scores)
+
+
