@@ -1,0 +1,285 @@
+"""The block cache of a process: a pinned part in memory, the rest in raw files.
+
+It is a cache and nothing more: whatever it does not have is made again from its recipe.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from daskdml.data import _files
+from daskdml.data._block import Block
+
+Source = Literal["recipe", "memory", "disk"]
+
+
+@dataclass(frozen=True)
+class CacheSpec:
+    """How much of a data set a process may keep.
+
+    Parameters
+    ----------
+    token : str
+        The data set's.
+    memory_bytes : int
+        Budget of the process, shared by all data sets and replicas in it.
+    disk_bytes : int, optional
+        Budget for files of this data set; None for no limit, 0 for no files.
+    directory : str, optional
+        Where to put files; the default is the Dask worker's local directory, or a temporary one.
+
+    Examples
+    --------
+    >>> CacheSpec("a1b2", memory_bytes=2**28).disk_bytes is None
+    True
+    """
+
+    token: str
+    memory_bytes: int
+    disk_bytes: int | None = None
+    directory: str | None = None
+
+
+@dataclass
+class _Kept:
+    """What is kept of one data set."""
+
+    memory: dict[int, Block] = field(default_factory=dict)
+    files: dict[int, _files.Stored] = field(default_factory=dict)
+    directories: set[str] = field(default_factory=set)
+    pending: dict[int, Future[Block]] = field(default_factory=dict)
+    disk_failed: bool = False
+
+    def memory_bytes(self) -> int:
+        return sum(b.nbytes for b in self.memory.values())
+
+    def disk_bytes(self) -> int:
+        return sum(s.nbytes for s in self.files.values())
+
+
+class BlockCache:
+    """Blocks by data set and index, shared by the threads of a process.
+
+    Training scans its blocks in a cycle, where evicting the least recently used would evict each block just
+    before its turn. So nothing is evicted: the first blocks that fit are pinned in memory, the others go to files.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sets: dict[str, _Kept] = {}
+        self._pinned = 0
+
+    def get(
+        self, spec: CacheSpec, index: int, make: Callable[[], Block], buffers: _files.Buffers, directory: str | None
+    ) -> tuple[Block, Source]:
+        """The block from memory or disk, or made and kept; two threads that miss the same one make it once."""
+        with self._lock:
+            kept = self._sets.setdefault(spec.token, _Kept())
+            if block := kept.memory.get(index):
+                return block, "memory"
+            stored = kept.files.get(index)
+            pending = None if stored else kept.pending.get(index)
+            if stored is None and pending is None:
+                mine = kept.pending[index] = Future[Block]()
+        if stored is not None:
+            block = self._read(kept, index, stored, buffers)
+            return (block, "disk") if block is not None else self.get(spec, index, make, buffers, directory)
+        if pending is not None:
+            return pending.result(), "memory"
+        return self._made(spec, kept, index, make, mine, directory), "recipe"
+
+    def _made(
+        self,
+        spec: CacheSpec,
+        kept: _Kept,
+        index: int,
+        make: Callable[[], Block],
+        mine: Future[Block],
+        directory: str | None,
+    ) -> Block:
+        try:
+            block = make()
+        except BaseException as error:
+            with self._lock:
+                kept.pending.pop(index, None)
+            mine.set_exception(error)
+            raise
+        try:
+            block = self._keep(spec, kept, block, directory)
+        finally:
+            with self._lock:
+                kept.pending.pop(index, None)
+            mine.set_result(block)
+        return block
+
+    def _keep(self, spec: CacheSpec, kept: _Kept, block: Block, directory: str | None) -> Block:
+        with self._lock:
+            pin = self._pinned + block.nbytes <= spec.memory_bytes
+            if pin:
+                self._pinned += block.nbytes
+        if pin:
+            block = _owned(block)
+            with self._lock:
+                if self._sets.get(spec.token) is kept:
+                    kept.memory[block.index] = block
+                else:
+                    self._pinned -= block.nbytes
+            return block
+        room = spec.disk_bytes is None or kept.disk_bytes() + block.nbytes <= spec.disk_bytes
+        if room and not kept.disk_failed and block.nbytes:
+            self._store(spec, kept, block, directory)
+        return block
+
+    def _store(self, spec: CacheSpec, kept: _Kept, block: Block, directory: str | None) -> None:
+        try:
+            parent = spec.directory or directory or _temporary()
+            place = os.path.join(parent, f"daskdml-blocks-{spec.token}-{os.getpid()}")
+            os.makedirs(place, exist_ok=True)
+            with self._lock:
+                kept.directories.add(place)
+                _cleanup_at_exit()
+            stored = _files.write(place, block)
+        except OSError as error:
+            self._disable(kept, f"cannot write to it ({error})")
+            return
+        with self._lock:
+            if self._sets.get(spec.token) is kept:
+                kept.files[block.index] = stored
+                return
+        with contextlib.suppress(OSError):
+            os.unlink(stored.path)
+
+    def _read(self, kept: _Kept, index: int, stored: _files.Stored, buffers: _files.Buffers) -> Block | None:
+        try:
+            return _files.read(index, stored, buffers)
+        except OSError as error:
+            with self._lock:
+                kept.files.pop(index, None)
+            # The directory of a worker that left the process is gone with it: a miss like any other.
+            if not isinstance(error, FileNotFoundError):
+                with contextlib.suppress(OSError):
+                    os.unlink(stored.path)
+                self._disable(kept, f"cannot read from it ({error})")
+            return None
+
+    def _disable(self, kept: _Kept, why: str) -> None:
+        with self._lock:
+            first, kept.disk_failed = not kept.disk_failed, True
+        if first:
+            warnings.warn(
+                f"the block cache keeps no further blocks on disk: {why}; training goes on and reads them from the "
+                "source each epoch. Free space there, or set Dask's temporary-directory to a disk with more.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def release(self, token: str) -> None:
+        with self._lock:
+            kept = self._sets.pop(token, None)
+            if kept is None:
+                return
+            self._pinned -= kept.memory_bytes()
+        for directory in kept.directories:
+            shutil.rmtree(directory, ignore_errors=True)
+        if _temporary_directory is not None:
+            # Another data set's files keep it.
+            with contextlib.suppress(OSError):
+                os.rmdir(_temporary_directory)
+
+    def usage(self, token: str) -> dict[str, int]:
+        with self._lock:
+            kept = self._sets.get(token, _Kept())
+            return {
+                "memory_bytes": kept.memory_bytes(),
+                "memory_blocks": len(kept.memory),
+                "disk_bytes": kept.disk_bytes(),
+                "disk_blocks": len(kept.files),
+            }
+
+    def tokens(self) -> list[str]:
+        with self._lock:
+            return list(self._sets)
+
+
+def _owned(block: Block) -> Block:
+    """The block without ties to anything larger, so that pinning it pins no more than it counts."""
+    X = block.X
+    if isinstance(X, np.ndarray):
+        X = _own(X)
+    elif any(_own(a) is not a for a in (X.data, X.indices, X.indptr)):
+        X = X.copy()
+    return Block(block.index, X, _own(block.y), _own(block.sample_weight))
+
+
+def _own(array: np.ndarray | None) -> np.ndarray | None:
+    base = None if array is None else array.base
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    if array is None or base is None or getattr(base, "nbytes", 2**63) <= 1.1 * array.nbytes + 64:
+        return array
+    return array.copy()
+
+
+_cache = BlockCache()
+_temporary_directory: str | None = None
+_registered = False
+
+
+def process_cache() -> BlockCache:
+    """The one cache of this process."""
+    return _cache
+
+
+def _temporary() -> str:
+    global _temporary_directory
+    if _temporary_directory is None or not os.path.isdir(_temporary_directory):
+        _temporary_directory = tempfile.mkdtemp(prefix="daskdml-")
+    return _temporary_directory
+
+
+def _cleanup_at_exit() -> None:
+    global _registered
+    if not _registered:
+        _registered = True
+        atexit.register(_cleanup)
+
+
+def _cleanup() -> None:
+    for token in _cache.tokens():
+        _cache.release(token)
+    if _temporary_directory is not None:
+        shutil.rmtree(_temporary_directory, ignore_errors=True)
+
+
+def release_cache(token: str) -> None:
+    """Forget a data set's blocks in this process, in memory and on disk.
+
+    Parameters
+    ----------
+    token : str
+        ``Dataset.token``. On a cluster: ``client.run(release_cache, data.token)``.
+    """
+    _cache.release(token)
+
+
+def cache_usage(token: str) -> dict[str, int]:
+    """Bytes and numbers of a data set's blocks in this process, by tier.
+
+    Examples
+    --------
+    >>> cache_usage("unknown")
+    {'memory_bytes': 0, 'memory_blocks': 0, 'disk_bytes': 0, 'disk_blocks': 0}
+    """
+    return _cache.usage(token)

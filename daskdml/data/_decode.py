@@ -1,0 +1,165 @@
+"""From one raw chunk (ndarray, DataFrame, sparse of any kind) to what the kernels take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+# Copied at a time when columns are gathered into rows: the tile stays in the CPU's cache.
+_TILE_BYTES = 2 * 2**20
+_TILE_ROWS = 2048
+_NARROW = tuple(np.dtype(t) for t in ("bool", "int8", "uint8", "int16", "uint16", "float16"))
+
+
+def float_dtype(dtypes: Any) -> np.dtype:
+    """The kernels' dtype for columns of these dtypes: float32 only where no column loses by it."""
+    bases = {_numpy_dtype(d) for d in dtypes}
+    floats = {d for d in bases if d is not None and d.kind == "f"}
+    narrow = all(d is not None and (d == np.float32 or d in _NARROW) for d in bases)
+    return np.dtype(np.float32 if floats and narrow else np.float64)
+
+
+def _numpy_dtype(dtype: Any) -> np.dtype | None:
+    """The NumPy dtype of the values, also of nullable and Arrow columns; None for object, text and the like."""
+    if isinstance(dtype, pd.CategoricalDtype):
+        return _numpy_dtype(dtype.categories.dtype)
+    if not isinstance(dtype, np.dtype):
+        dtype = getattr(dtype, "numpy_dtype", None)
+    return dtype if isinstance(dtype, np.dtype) and dtype.kind in "fiub" else None
+
+
+def refuse_dtype(dtype: Any, column: Any = None) -> None:
+    """Raise where no value of ``dtype`` can be a feature: dates, durations, complex numbers."""
+    kind = getattr(dtype, "kind", "O")
+    if kind == "c":
+        raise ValueError(f"Complex data not supported: {_named(column)} has dtype {dtype}")
+    if kind in "mM":
+        raise TypeError(
+            f"{_named(column)} has dtype {dtype}, which is not a number: turn it into one first "
+            "(e.g. the hour, or seconds since a date), or drop it"
+        )
+
+
+def _named(column: Any) -> str:
+    return "X" if column is None else f"column {column!r} of X"
+
+
+def is_sparse(value: Any) -> bool:
+    """Whether a chunk, or the meta of one, is a scipy.sparse or pydata/sparse container."""
+    return sp.issparse(value) or type(value).__module__.partition(".")[0] == "sparse"
+
+
+def matrix(value: Any, dtype: np.dtype, sparse: bool = False) -> np.ndarray | sp.csr_matrix | sp.csr_array:
+    """One raw chunk as a C-contiguous ndarray or canonical CSR of ``dtype``; no copy where it is one already."""
+    if isinstance(value, pd.Series):
+        value = value.to_frame()
+    if isinstance(value, pd.DataFrame):
+        result: Any = _frame(value, dtype)
+    elif is_sparse(value):
+        return _csr(value, dtype)
+    else:
+        result = np.asarray(value)
+        refuse_dtype(result.dtype)
+        result = _numbers(result, dtype, None)
+    if result.ndim == 1:
+        result = result.reshape(-1, 1)
+    result = np.ascontiguousarray(result)
+    return _csr(sp.csr_matrix(result), dtype) if sparse else result
+
+
+def _csr(value: Any, dtype: np.dtype) -> Any:
+    if not sp.issparse(value):
+        value = value.tocsr() if hasattr(value, "tocsr") else value.to_scipy_sparse().tocsr()
+    csr = value.tocsr()
+    refuse_dtype(csr.dtype)
+    if csr.dtype != dtype:
+        csr = csr.astype(dtype)
+    if not csr.has_canonical_format:
+        # The chunk may be shared with other readers: sort a copy, never the user's own arrays.
+        csr = csr.copy() if csr is value or np.shares_memory(csr.data, value.data) else csr
+        csr.sum_duplicates()
+    if csr.indices.dtype != np.int32 or csr.indptr.dtype != np.int32:
+        if csr.nnz > np.iinfo(np.int32).max:
+            raise ValueError(
+                f"a sparse block has {csr.nnz} stored values but 32-bit indices allow {2**31 - 1}; "
+                "rechunk X to fewer rows a block"
+            )
+        parts = (csr.data, csr.indices.astype(np.int32), csr.indptr.astype(np.int32))
+        csr = type(csr)(parts, shape=csr.shape)
+    return csr
+
+
+def _frame(frame: pd.DataFrame, dtype: np.dtype) -> np.ndarray:
+    """A DataFrame's values, gathered tile by tile: at most one extra copy of the block exists."""
+    for name, kind in zip(frame.columns, frame.dtypes, strict=True):
+        refuse_dtype(kind, name)
+    out = np.empty(frame.shape, dtype)
+    with np.errstate(over="ignore"):
+        _gather(frame, out)
+    return out
+
+
+def _gather(frame: pd.DataFrame, out: np.ndarray) -> None:
+    if all(isinstance(d, np.dtype) and d.kind in "fiub" for d in frame.dtypes):
+        step = max(1, _TILE_BYTES // max(1, 8 * frame.shape[1]))
+        for start in range(0, len(frame), step):
+            out[start : start + step] = frame.iloc[start : start + step].to_numpy()
+        return
+    columns = [_column(frame.iloc[:, j], out.dtype, name) for j, name in enumerate(frame.columns)]
+    for start in range(0, len(frame), _TILE_ROWS):
+        rows = slice(start, start + _TILE_ROWS)
+        tile = out[rows]
+        for j, values in enumerate(columns):
+            tile[:, j] = values[rows]
+
+
+def _column(column: pd.Series, dtype: np.dtype, name: Any) -> np.ndarray:
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "fiub":
+        return column.to_numpy()
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        categories = _numbers(np.asarray(column.cat.categories), dtype, name)
+        return np.append(categories, dtype.type(np.nan))[column.cat.codes.to_numpy()]
+    if _numpy_dtype(column.dtype) is not None:
+        return column.to_numpy(dtype=dtype, na_value=np.nan)
+    values = column.to_numpy(dtype=object, na_value=np.nan)
+    return _numbers(values, dtype, name)
+
+
+def _numbers(values: np.ndarray, dtype: np.dtype, column: Any) -> np.ndarray:
+    try:
+        # What becomes infinite is found, and named, by the finite check.
+        with np.errstate(over="ignore"):
+            return values.astype(dtype, copy=False)
+    except (ValueError, TypeError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"{_named(column)} holds what is not a number ({error}): "
+            "encode it first (e.g. dask_ml.preprocessing.OneHotEncoder), or drop it"
+        ) from error
+
+
+def column(value: Any) -> np.ndarray:
+    """One raw chunk of y or of the weights as a 1-D array; NA of nullable dtypes as NaN."""
+    if is_sparse(value):
+        raise TypeError("Sparse data was passed for y or sample_weight, but dense data is required: use .toarray()")
+    if isinstance(value, pd.DataFrame):
+        value = value.iloc[:, 0]
+    if isinstance(value, pd.Series):
+        return _series(value)
+    array = np.asarray(value)
+    return array.reshape(-1) if array.ndim != 1 else array
+
+
+def _series(series: pd.Series) -> np.ndarray:
+    dtype = series.dtype
+    if isinstance(dtype, np.dtype):
+        return series.to_numpy()
+    base = _numpy_dtype(dtype)
+    if base is None:
+        return series.to_numpy(dtype=object, na_value=np.nan)
+    if series.isna().any():
+        return series.to_numpy(dtype=np.float64, na_value=np.nan)
+    return series.to_numpy(dtype=base)

@@ -1,0 +1,165 @@
+"""Which part of a Dask graph makes which block, and what blocks share upstream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import dask
+from dask._task_spec import Alias, DataNode, GraphNode, convert_legacy_graph
+from dask.base import collections_to_expr
+from dask.core import flatten
+from dask.typing import Key
+
+# Blocks that share upstream work may still be made separately, where that repeats less than this much of it.
+REPEAT_LIMIT = 1.3
+
+
+def materialise(collections: Sequence[Any]) -> tuple[dict[Key, GraphNode], list[list[Key]]]:
+    """One optimised low-level graph for all collections, and the keys of each one's chunks.
+
+    Optimised together, so that X and y of one Parquet file read it once, and only the columns they need.
+    Keys of persisted chunks are in nobody's graph: see :func:`split`.
+    """
+    graph: dict[Key, GraphNode] = {}
+    keys: list[list[Key]] = [[] for _ in collections]
+    # DataFrames (expressions) and arrays (layers) do not optimise together.
+    for frames in (True, False):
+        group = [i for i, c in enumerate(collections) if hasattr(c, "expr") is frames]
+        if group:
+            part, part_keys = _optimised([collections[i] for i in group])
+            graph.update(part)
+            for i, found in zip(group, part_keys, strict=True):
+                keys[i] = found
+    return graph, keys
+
+
+def _optimised(collections: Sequence[Any]) -> tuple[dict[Key, GraphNode], list[list[Key]]]:
+    # A peer-to-peer shuffle delivers its partitions once, to one run; tasks can be asked for again. Tuning
+    # joins partitions of few columns, so X and y of one file would no longer have the same ones.
+    with dask.config.set({"dataframe.shuffle.method": "tasks", "optimization.tune.active": False}):
+        expr = collections_to_expr(list(collections)).optimize()
+        raw = dict(expr.__dask_graph__())
+    keys = [list(flatten([nested])) for nested in expr.__dask_keys__()]
+    # A graph may hold the futures of persisted chunks as values: the caller's collection keeps those alive.
+    graph = {k: v for k, v in raw.items() if not _is_future(v)}
+    return convert_legacy_graph(graph), keys
+
+
+def _is_future(value: Any) -> bool:
+    return hasattr(value, "key") and hasattr(value, "client")
+
+
+def is_work(node: GraphNode | None) -> bool:
+    """Whether a node computes something: data and aliases do not."""
+    return node is not None and not isinstance(node, (DataNode, Alias))
+
+
+def split(graph: dict[Key, GraphNode], outputs: Iterable[Key], boundary: set[Key]) -> tuple[list[Key], list[Key]]:
+    """What must run for ``outputs``, in an order that runs depth first, and which keys must be given.
+
+    Given are the keys in ``boundary`` and those the graph does not have (persisted chunks).
+    """
+    order: list[Key] = []
+    given: list[Key] = []
+    seen: set[Key] = set()
+    for output in outputs:
+        stack: list[tuple[Key, Iterator[Key] | None]] = [(output, None)]
+        while stack:
+            key, rest = stack.pop()
+            if rest is None:
+                if key in seen:
+                    continue
+                seen.add(key)
+                if key in boundary or key not in graph:
+                    given.append(key)
+                    continue
+                rest = iter(graph[key].dependencies)
+            for dependency in rest:
+                if dependency not in seen:
+                    stack.append((key, rest))
+                    stack.append((dependency, None))
+                    break
+            else:
+                order.append(key)
+    return order, given
+
+
+def repeats(graph: dict[Key, GraphNode], blocks: Sequence[Sequence[Key]], boundary: set[Key]) -> bool:
+    """Whether making each block by itself would repeat more upstream work than is worth it.
+
+    Counted over all tasks and over those that start from nothing (reads), which are likely the costly ones.
+    """
+    union, _ = split(graph, (k for block in blocks for k in block), boundary)
+    work: dict[Key, bool] = {}
+    below: set[Key] = set()
+    for key in union:
+        fed = any(d in below or d in work for d in graph[key].dependencies)
+        if is_work(graph[key]):
+            work[key] = not fed
+        elif fed:
+            below.add(key)
+    limits = [REPEAT_LIMIT * len(work), REPEAT_LIMIT * sum(work.values())]
+    spent = [0, 0]
+    for block in blocks:
+        order, _ = split(graph, block, boundary)
+        for key in order:
+            if key in work:
+                spent[0] += 1
+                spent[1] += work[key]
+        if spent[0] > limits[0] or spent[1] > limits[1]:
+            return True
+    return False
+
+
+def reductions(graph: dict[Key, GraphNode], blocks: Sequence[Sequence[Key]]) -> set[Key]:
+    """Keys of small results that every block needs, such as the mean in ``X - X.mean()``.
+
+    Such a key is made from several sources and used directly by the own part of every block. Kept as
+    futures, they make the blocks independent of each other.
+    """
+    if len(blocks) < 3:
+        return set()
+    owner = _owners(graph, blocks)
+    users: dict[Key, set[int]] = {}
+    for key, block in owner.items():
+        if block >= 0 and key in graph:
+            for dependency in graph[key].dependencies:
+                if owner.get(dependency) == _SHARED and is_work(graph.get(dependency)):
+                    users.setdefault(dependency, set()).add(block)
+    wide = [k for k, using in users.items() if len(using) == len(blocks)]
+    if len(wide) > 8 + len(blocks) // 10:
+        return set()
+    return {k for k in wide if _n_sources(graph, k) > 1}
+
+
+_SHARED = -1
+
+
+def _owners(graph: dict[Key, GraphNode], blocks: Sequence[Sequence[Key]]) -> dict[Key, int]:
+    """The one block that uses each key, or -1; every key is visited at most twice."""
+    owner: dict[Key, int] = {}
+    for index, block in enumerate(blocks):
+        stack = list(block)
+        while stack:
+            key = stack.pop()
+            before = owner.get(key)
+            if before == index or before == _SHARED:
+                continue
+            owner[key] = index if before is None else _SHARED
+            if key in graph:
+                stack.extend(graph[key].dependencies)
+    # Below a shared key everything is shared: the walk above stops at a key its own block had seen.
+    stack = [d for k, i in owner.items() if i == _SHARED and k in graph for d in graph[k].dependencies]
+    while stack:
+        key = stack.pop()
+        if owner.get(key) != _SHARED:
+            owner[key] = _SHARED
+            if key in graph:
+                stack.extend(graph[key].dependencies)
+    return owner
+
+
+def _n_sources(graph: dict[Key, GraphNode], key: Key) -> int:
+    order, given = split(graph, [key], set())
+    return len(given) + sum(1 for k in order if not graph[k].dependencies)

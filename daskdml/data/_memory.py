@@ -1,0 +1,238 @@
+"""What a fit may take of the workers' memory, decided before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dask.utils import format_bytes, parse_bytes
+
+from daskdml.data._block import Block, Schema
+
+# Dask begins to spill at 60 % of the limit and pauses at 80 %: what is planned stays below both.
+_USABLE = 0.5
+_PAUSE = 0.8
+# A process with NumPy, pandas, pyarrow and numba loaded, where nobody measured it.
+_BASELINE = 300 * 2**20
+# Blocks alive in a replica: the one trained on and the one being made, which for a while exists raw and decoded.
+_BLOCKS = 3
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The declared memory of a fit on each worker process.
+
+    Attributes
+    ----------
+    cache_bytes : int
+        Budget of the block cache, in memory; the same for every worker: that of the smallest.
+    max_block_bytes : int or None
+        The largest block that fits; None where the workers have no limit.
+    need_bytes : int or None
+        What blocks in flight and models take, without the cache; None where the block size is unknown.
+    limit_bytes : int or None
+        Memory limit of the smallest worker.
+    row_bytes : int
+        Bytes of a dense row.
+    """
+
+    cache_bytes: int
+    max_block_bytes: int | None
+    need_bytes: int | None
+    limit_bytes: int | None
+    row_bytes: int
+
+    def check(self, block: Block) -> None:
+        """Raise ValueError where a block, now that its size is known, is larger than planned for."""
+        if self.max_block_bytes is not None and block.nbytes > self.max_block_bytes:
+            row = max(1, block.nbytes // max(block.n_rows, 1))
+            raise _too_large(block.index, _BLOCKS * block.nbytes, self.limit_bytes or 0, self.max_block_bytes // row)
+
+
+def _too_large(index: int, need: int, limit: int, rows: int, why: str = "") -> ValueError:
+    return ValueError(
+        f"block {index} needs {format_bytes(need)} but a worker has {format_bytes(limit)}; {why}"
+        + (f"rechunk X to at most {rows} rows a block" if rows > 0 else "a single row does not fit: use larger workers")
+    )
+
+
+def plan_memory(
+    schema: Schema,
+    max_block_rows: int | None,
+    model_bytes: int,
+    worker_limits: Mapping[str, int | None] | list[int | None],
+    baseline: Mapping[str, int] | list[int] | int | None = None,
+    *,
+    threads: Mapping[str, int] | list[int] | int = 1,
+    budget: int | str | None = None,
+    largest: int = 0,
+) -> MemoryPlan:
+    """Divide the workers' memory between blocks in flight, the model, and the cache.
+
+    Parameters
+    ----------
+    schema : Schema
+    max_block_rows : int or None
+        Rows of the largest block; None where unknown: then each block is checked as it is made.
+    model_bytes : int
+        Of one replica's model, with its optimizer's state.
+    worker_limits : mapping or list of int or None
+        Memory limit of each worker process; None or 0 for none.
+    baseline : mapping, list or int, optional
+        Bytes each process has before the fit; 300 MiB where not given.
+    threads : mapping, list or int, default 1
+        Replicas that run in a process at once.
+    budget : int or str, optional
+        Bytes for the cache in each process, as ``"200MB"``; by default what is left under half of the worker's
+        limit.
+    largest : int, default 0
+        Index of the largest block, for the error.
+
+    Raises
+    ------
+    ValueError
+        If a block does not fit in the smallest worker, or the budget does not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> plan = plan_memory(Schema(100, np.dtype("f4")), 10_000, 800, [700 * 2**20], 250 * 2**20)
+    >>> plan.cache_bytes // 2**20, plan.max_block_bytes // 2**20
+    (88, 103)
+    """
+    asked = None if budget is None else _parsed(budget)
+    row = _row_bytes(schema)
+    need = None if max_block_rows is None or schema.sparse else _BLOCKS * max_block_rows * row
+    plans = [
+        _plan_one(limit or None, base, k, row, need, model_bytes, asked, largest)
+        for limit, base, k in _per_worker(worker_limits, baseline, threads)
+    ]
+    return min(plans, key=lambda p: (p.cache_bytes, p.max_block_bytes or 0))
+
+
+def _plan_one(
+    limit: int | None,
+    baseline: int,
+    threads: int,
+    row: int,
+    need: int | None,
+    model: int,
+    asked: int | None,
+    index: int,
+) -> MemoryPlan:
+    inflight = threads * ((need or 0) + 2 * model)
+    if limit is None:
+        return MemoryPlan(_unlimited() if asked is None else asked, None, None if need is None else inflight, None, row)
+    # Blocks may take what is left under Dask's pause threshold; the cache only what keeps clear of spilling.
+    room = (int(_PAUSE * limit) - baseline - 2 * threads * model - (asked or 0)) // (threads * _BLOCKS)
+    if need is not None and need // _BLOCKS > room:
+        raise _too_large(index, need * threads, limit, room // row)
+    if room <= 0:
+        raise ValueError(
+            f"a worker has {format_bytes(limit)} but its process takes {format_bytes(baseline)}, {threads} models "
+            f"{format_bytes(2 * threads * model)} and the cache {format_bytes(asked or 0)}: "
+            "give workers more memory, fewer threads, or a smaller memory_budget"
+        )
+    left = int(_USABLE * limit) - baseline - inflight
+    if need is None:
+        # Blocks of unknown size must find room too.
+        left //= 2
+    return MemoryPlan(max(0, left) if asked is None else asked, room, None if need is None else inflight, limit, row)
+
+
+def check_merge(lengths: tuple[int, ...] | None, schema: Schema, client: Any) -> None:
+    """Raise where joining the column chunks of a block of X takes more than the smallest worker has.
+
+    With unknown lengths the block is checked when it is made.
+    """
+    if lengths is None or schema.sparse:
+        return
+    if client is None:
+        limits = [_available()]
+    else:
+        limits = [w["memory_limit"] for w in client.scheduler_info(n_workers=-1)["workers"].values()]
+    limit = min((n for n in limits if n), default=None)
+    rows = max(lengths)
+    # The pieces and the block they make exist at once.
+    row = 2 * schema.n_features * schema.dtype.itemsize
+    if limit is not None and rows * row > _PAUSE * limit:
+        raise _too_large(
+            lengths.index(rows),
+            rows * row,
+            limit,
+            int(_PAUSE * limit) // row,
+            f"joining its column chunks: X is divided along its {schema.n_features} columns; ",
+        )
+
+
+def _row_bytes(schema: Schema) -> int:
+    # Sparse rows are not known before they are read: at least the label, the weight and the index pointer.
+    width = 0 if schema.sparse else schema.n_features
+    return (width + 2) * schema.dtype.itemsize + (4 if schema.sparse else 0)
+
+
+def _unlimited() -> int:
+    """A quarter of what this machine has free, where a worker has no limit of its own."""
+    return _available() // 4
+
+
+def _available() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def _parsed(budget: int | str) -> int:
+    nbytes = int(parse_bytes(budget))
+    if nbytes < 0:
+        raise ValueError(f"memory_budget must not be negative, got {budget!r}")
+    return nbytes
+
+
+def _per_worker(limits: Any, baseline: Any, threads: Any) -> list[tuple[int | None, int, int]]:
+    names = list(limits) if isinstance(limits, Mapping) else list(range(len(limits)))
+    if not names:
+        raise ValueError("the cluster has no workers: start some, or scale it up, and call fit again")
+
+    def of(values: Any, name: Any, default: int) -> int:
+        if values is None:
+            return default
+        return int(values if isinstance(values, int) else values[name])
+
+    return [(limits[n], of(baseline, n, _BASELINE), max(1, of(threads, n, 1))) for n in names]
+
+
+@dataclass(frozen=True)
+class WorkerMemory:
+    """Limits, sizes before the fit and threads of the workers, by address."""
+
+    limits: dict[str, int | None]
+    baselines: dict[str, int]
+    threads: dict[str, int]
+
+
+def worker_memory(client: Any) -> WorkerMemory:
+    """Ask a cluster's workers for what :func:`plan_memory` wants to know.
+
+    Workers that live in one process share its memory: the process's size is divided among them.
+    """
+    info = client.scheduler_info(n_workers=-1)["workers"]
+    sizes = client.run(_process)
+    sharing: dict[tuple[str, int], int] = {}
+    for host, pid, _ in sizes.values():
+        sharing[host, pid] = sharing.get((host, pid), 0) + 1
+    return WorkerMemory(
+        {a: (w["memory_limit"] or None) for a, w in info.items()},
+        {a: size // sharing[host, pid] for a, (host, pid, size) in sizes.items()},
+        {a: int(w["nthreads"]) for a, w in info.items()},
+    )
+
+
+def _process() -> tuple[str, int, int]:
+    import os
+    import socket
+
+    import psutil
+
+    return socket.gethostname(), os.getpid(), int(psutil.Process().memory_info().rss)

@@ -1,0 +1,185 @@
+"""Walking the blocks of a replica, the next one being made while the present one is trained on."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from daskdml.data._allocator import give_back, return_large_allocations
+from daskdml.data._block import Block, Recipe
+from daskdml.data._cache import CacheSpec, Source, process_cache
+from daskdml.data._files import Buffers
+from daskdml.data._memory import MemoryPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How a block came: seconds it took to make or read, seconds the caller waited for it, and from where."""
+
+    seconds: float
+    wait_seconds: float
+    nbytes: int
+    source: Source
+
+
+class stream:
+    """Iterate over ``(Block, Load)`` pairs of a data set, in the order of the recipes.
+
+    A context manager: leaving it, also early or by an exception, ends the prefetch thread. At any time the
+    caller's block and ``prefetch`` more exist. An error in making a block is raised where the block is due.
+
+    Parameters
+    ----------
+    dataset_or_recipes : Dataset or sequence of Recipe
+    inputs : mapping, optional
+        By block index, the values of the futures of ``Dataset.inputs``; released as their block is made.
+    cache : CacheSpec, optional
+        Keep and look for blocks in the cache of this process.
+    prefetch : int, default 1
+        Blocks made ahead; 0 makes each when it is asked for, without a thread.
+    plan : MemoryPlan, optional
+        Refuse blocks that turn out larger than it allows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from daskdml.data import as_dataset
+    >>> with stream(as_dataset(np.ones((4, 2)), target=None, block_rows=3)) as blocks:
+    ...     [block.n_rows for block, load in blocks]
+    [3, 1]
+    """
+
+    def __init__(
+        self,
+        dataset_or_recipes: Any,
+        inputs: Mapping[int, Sequence[Any]] | None = None,
+        *,
+        cache: CacheSpec | None = None,
+        prefetch: int = 1,
+        plan: MemoryPlan | None = None,
+    ):
+        if prefetch < 0:
+            raise ValueError(f"prefetch must be at least 0, got {prefetch}")
+        recipes: Iterable[Recipe] = getattr(dataset_or_recipes, "recipes", dataset_or_recipes)
+        self._recipes = deque(recipes)
+        self._inputs = dict(inputs or {})
+        self._cache = cache
+        self._plan = plan
+        self._prefetch = prefetch
+        self._buffers = Buffers(prefetch + 1)
+        # A worker is known to its own threads only, not to the prefetch thread.
+        worker = _worker()
+        self._directory = None if worker is None else str(worker.local_directory)
+        if worker is not None and worker.memory_manager.memory_limit:
+            return_large_allocations()
+        self._ready: deque[tuple[Block, float, Source] | BaseException | None] = deque()
+        self._changed = threading.Condition()
+        self._wanted = prefetch
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Iterator[tuple[Block, Load]]:
+        if self._prefetch:
+            self._thread = threading.Thread(target=self._run, name="daskdml-prefetch", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the prefetch thread and forget what was not taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._ready.clear()
+        self._recipes.clear()
+        self._inputs.clear()
+
+    def __iter__(self) -> Iterator[tuple[Block, Load]]:
+        return self
+
+    def __next__(self) -> tuple[Block, Load]:
+        start = time.perf_counter()
+        made = self._take() if self._thread is not None else self._next_made()
+        if made is None:
+            self.close()
+            raise StopIteration
+        if isinstance(made, BaseException):
+            self.close()
+            raise made
+        block, seconds, source = made
+        return block, Load(seconds, time.perf_counter() - start, block.nbytes, source)
+
+    def _take(self) -> tuple[Block, float, Source] | BaseException | None:
+        with self._changed:
+            while not self._ready:
+                self._changed.wait()
+            made = self._ready.popleft()
+            # Only now may the next one be begun: no more than `prefetch` blocks exist beside the caller's.
+            self._wanted += 1
+            self._changed.notify_all()
+            return made
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._wanted and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    return
+                self._wanted -= 1
+            made = self._next_made()
+            with self._changed:
+                self._ready.append(made)
+                self._changed.notify_all()
+            if made is None or isinstance(made, BaseException):
+                return
+            # Held here, it would outlive the caller's use of it.
+            del made
+
+    def _next_made(self) -> tuple[Block, float, Source] | BaseException | None:
+        if self._closed or not self._recipes:
+            return None
+        start = time.perf_counter()
+        try:
+            block, source = self._block(self._recipes.popleft())
+        except BaseException as error:
+            return error
+        return block, time.perf_counter() - start, source
+
+    def _block(self, recipe: Recipe) -> tuple[Block, Source]:
+        values = [self._inputs.pop(recipe.index, ())]
+
+        def make() -> Block:
+            try:
+                block = recipe.resolve(values.pop())
+            except MemoryError as error:
+                raise MemoryError(
+                    f"block {recipe.index} does not fit in memory ({error}): rechunk X to fewer rows a block"
+                ) from error
+            if self._plan is not None:
+                self._plan.check(block)
+            give_back(block.nbytes)
+            return block
+
+        if self._cache is None:
+            return make(), "recipe"
+        return process_cache().get(self._cache, recipe.index, make, self._buffers, self._directory)
+
+
+def _worker() -> Any:
+    from distributed import get_worker
+
+    try:
+        return get_worker()
+    except ValueError:
+        return None

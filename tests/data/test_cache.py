@@ -1,0 +1,226 @@
+"""The block cache: pinned, on disk, or made again; never wrong, never left behind."""
+
+import errno
+import os
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from daskdml.data import CacheSpec, Target, _files, as_dataset, cache_usage, release_cache, stream
+from daskdml.data import _cache as cache_module
+from tests.data.containers import P, X, Y, dense
+
+BLOCK = 6 * (P + 1) * 8
+
+
+@pytest.fixture
+def data():
+    made = as_dataset(X, Y, target=Target(), block_rows=6)
+    yield made
+    release_cache(made.token)
+
+
+def sources(data, spec, **options):
+    found, rows = [], []
+    with stream(data, cache=spec, **options) as blocks:
+        for block, load in blocks:
+            found.append(load.source)
+            rows.append(np.column_stack([dense(block.X), block.y]))
+    np.testing.assert_array_equal(np.concatenate(rows), np.column_stack([X, Y]))
+    return found
+
+
+def test_everything_fits_in_memory(data):
+    spec = CacheSpec(data.token, 10**6)
+    assert sources(data, spec) == ["recipe"] * 4
+    assert sources(data, spec) == ["memory"] * 4
+    assert cache_usage(data.token) == {
+        "memory_bytes": 23 * (P + 1) * 8,
+        "memory_blocks": 4,
+        "disk_bytes": 0,
+        "disk_blocks": 0,
+    }
+
+
+def test_the_first_blocks_are_pinned_and_the_rest_are_files(data, tmp_path):
+    spec = CacheSpec(data.token, 2 * BLOCK, directory=str(tmp_path))
+    for epoch in range(3):
+        assert sources(data, spec) == (["memory", "memory", "disk", "disk"] if epoch else ["recipe"] * 4)
+    usage = cache_usage(data.token)
+    assert (usage["memory_blocks"], usage["disk_blocks"]) == (2, 2)
+    assert usage["memory_bytes"] == 2 * BLOCK
+    release_cache(data.token)
+    assert cache_usage(data.token)["memory_blocks"] == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_budgets_are_kept(data, tmp_path):
+    spec = CacheSpec(data.token, BLOCK, disk_bytes=BLOCK, directory=str(tmp_path))
+    sources(data, spec)
+    assert sources(data, spec) == ["memory", "disk", "recipe", "recipe"]
+    release_cache(data.token)
+    spec = CacheSpec(data.token, 0, disk_bytes=0, directory=str(tmp_path))
+    sources(data, spec)
+    assert sources(data, spec) == ["recipe"] * 4
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_memory_budget_is_the_processs_not_the_data_sets(data):
+    other = as_dataset(X, Y, target=Target(), block_rows=6)
+    sources(other, CacheSpec(other.token, 3 * BLOCK))
+    sources(data, CacheSpec(data.token, 3 * BLOCK, disk_bytes=0))
+    assert cache_usage(data.token)["memory_blocks"] == 0
+    release_cache(other.token)
+    sources(data, CacheSpec(data.token, 3 * BLOCK, disk_bytes=0))
+    assert cache_usage(data.token)["memory_blocks"] == 3
+
+
+@pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csr_array])
+def test_sparse_blocks_and_weights_come_back_from_files(kind, tmp_path):
+    data = as_dataset(kind(X), Y, np.arange(23.0), target=Target(np.arange(3)), dtype=np.float32, block_rows=6)
+    spec = CacheSpec(data.token, 0, directory=str(tmp_path))
+    made = [[b for b, _ in iter_all(data, spec)] for _ in range(2)]
+    for first, second in zip(*made, strict=True):
+        assert type(second.X) is type(first.X)
+        assert (second.X != first.X).nnz == 0
+        assert second.X.indices.dtype == np.int32
+        assert second.X.has_canonical_format
+        np.testing.assert_array_equal(second.y, first.y)
+        np.testing.assert_array_equal(second.sample_weight, first.sample_weight)
+    release_cache(data.token)
+
+
+def iter_all(data, spec):
+    with stream(data, cache=spec) as blocks:
+        yield from blocks
+
+
+def test_a_block_read_back_is_not_overwritten_while_it_is_held(data, tmp_path):
+    spec = CacheSpec(data.token, 0, directory=str(tmp_path))
+    sources(data, spec)
+    held = [b for b, _ in iter_all(data, spec)]
+    np.testing.assert_array_equal(np.concatenate([b.X for b in held]), X)
+
+
+def test_buffers_are_reused_once_nobody_holds_them():
+    buffers = _files.Buffers()
+    first = buffers.take(1000)
+    address = first.ctypes.data
+    view = first[:10].view(np.float16)
+    del first
+    second = buffers.take(1000)
+    other = second.ctypes.data
+    assert other != address
+    del view, second
+    assert buffers.take(990).ctypes.data in (address, other)
+
+
+def test_a_full_disk_is_told_once_and_training_goes_on(data, tmp_path, monkeypatch):
+    def full(file, view):
+        file.write(view[:3])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(_files, "_write_all", full)
+    spec = CacheSpec(data.token, BLOCK, directory=str(tmp_path))
+    with pytest.warns(RuntimeWarning, match="keeps no further blocks on disk.*No space left on device") as caught:
+        assert sources(data, spec) == ["recipe"] * 4
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sources(data, spec) == ["memory", "recipe", "recipe", "recipe"]
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_short_file_is_made_again(data, tmp_path):
+    spec = CacheSpec(data.token, 0, directory=str(tmp_path))
+    sources(data, spec)
+    victim = sorted(tmp_path.rglob("1-*.block"))[0]
+    os.truncate(victim, 10)
+    with pytest.warns(RuntimeWarning, match="has 10 bytes, not"):
+        assert sources(data, spec) == ["disk", "recipe", "disk", "disk"]
+    assert not victim.exists()
+
+
+def test_files_that_went_with_their_worker_are_a_miss(data, tmp_path):
+    spec = CacheSpec(data.token, 0, directory=str(tmp_path))
+    sources(data, spec)
+    for path in tmp_path.rglob("*.block"):
+        path.unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert sources(data, spec) == ["recipe"] * 4
+    assert sources(data, spec) == ["disk"] * 4
+
+
+def test_two_threads_that_miss_the_same_block_make_it_once(data):
+    made, cache = [], cache_module.BlockCache()
+    entered, go = threading.Event(), threading.Event()
+    spec = CacheSpec(data.token, 0, disk_bytes=0)
+
+    def make():
+        made.append(1)
+        entered.set()
+        assert go.wait(30)
+        return data.recipes[0].resolve()
+
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(cache.get(spec, 0, make, _files.Buffers(), None)))
+        for _ in range(2)
+    ]
+    threads[0].start()
+    assert entered.wait(30)
+    threads[1].start()
+    go.set()
+    for thread in threads:
+        thread.join()
+    # The second may have come when all was over; together they never made it at the same time.
+    assert len(made) == [source for _, source in results].count("recipe")
+    assert len(results) == 2
+
+
+def test_an_error_while_making_is_everybodys_and_leaves_no_trace(data):
+    cache, spec = cache_module.BlockCache(), CacheSpec(data.token, 10**6)
+
+    def fail():
+        raise ValueError("no")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no"):
+            cache.get(spec, 0, fail, _files.Buffers(), None)
+    assert cache.get(spec, 0, data.recipes[0].resolve, _files.Buffers(), None)[1] == "recipe"
+
+
+def test_pinning_a_slice_does_not_pin_the_whole(data):
+    whole = data.recipes[0].resolve().X
+    while whole.base is not None:
+        whole = whole.base
+    sources(data, CacheSpec(data.token, 10**6))
+    with stream(data, cache=CacheSpec(data.token, 10**6)) as blocks:
+        block, _ = next(blocks)
+    assert not np.shares_memory(block.X, whole)
+
+
+def test_in_a_worker_files_lie_in_its_local_directory(client, data):
+    def walk(recipes, token):
+        from distributed import get_worker
+
+        with stream(recipes, cache=CacheSpec(token, 0)) as blocks:
+            n = sum(block.n_rows for block, _ in blocks)
+        return n, [d for d in os.listdir(get_worker().local_directory) if "daskdml" in d]
+
+    rows, found = client.submit(walk, list(data.recipes), data.token).result()
+    assert rows == 23
+    assert found == [f"daskdml-blocks-{data.token}-{os.getpid()}"]
+
+
+def test_what_is_left_is_removed_at_exit(data, monkeypatch):
+    sources(data, CacheSpec(data.token, 0))
+    place = cache_module._temporary_directory
+    assert os.path.isdir(place)
+    cache_module._cleanup()
+    assert not os.path.exists(place)
+    assert cache_usage(data.token)["disk_blocks"] == 0

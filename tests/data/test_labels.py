@@ -1,0 +1,90 @@
+"""Which labels there are, in any container, and what is no label."""
+
+import dask.array as da
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from daskdml.data import label_counts
+
+LABELS = {
+    "text": np.array(["no", "yes", "maybe", "no", "no", "yes"]),
+    "objects": np.array(["no", "yes", "maybe", "no", "no", "yes"], object),
+    "booleans": np.array([True, False, False, True, True, True]),
+    "integers": np.array([3, -1, 3, 3, 7, -1], np.int32),
+    "whole floats": np.array([3, -1, 3, 3, 7, -1], np.float32),
+}
+WRAPS = {
+    "numpy": np.asarray,
+    "list": list,
+    "pandas": pd.Series,
+    "array": lambda y: da.from_array(y, chunks=2),
+    "series": lambda y: dd.from_pandas(pd.Series(y), npartitions=3),
+    "frame": lambda y: dd.from_pandas(pd.DataFrame({"y": y}), npartitions=3)["y"],
+    "array of unknown chunks": lambda y: dd.from_pandas(pd.Series(y), npartitions=3).to_dask_array(),
+    "xarray": lambda y: xr.DataArray(y, dims="sample"),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+@pytest.mark.parametrize("kind", LABELS)
+def test_classes_and_counts(kind, wrap):
+    y = LABELS[kind]
+    classes, counts = label_counts(WRAPS[wrap](y))
+    wanted, wanted_counts = np.unique(y, return_counts=True)
+    assert classes.tolist() == wanted.tolist()
+    assert counts.tolist() == wanted_counts.tolist()
+    text = {"U", "O"}
+    assert classes.dtype.kind == wanted.dtype.kind or {classes.dtype.kind, wanted.dtype.kind} == text
+
+
+@pytest.mark.parametrize("weight", [np.arange(6.0), da.arange(6.0, chunks=4), pd.Series(np.arange(6.0))])
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_weighted_counts(wrap, weight):
+    classes, counts = label_counts(WRAPS[wrap](LABELS["integers"]), weight)
+    assert dict(zip(classes.tolist(), counts.tolist(), strict=True)) == {-1: 6.0, 3: 5.0, 7: 4.0}
+
+
+def test_many_blocks_categories_and_empty_partitions():
+    y = pd.Series(np.arange(200) % 7).astype("category")
+    frame = dd.from_pandas(y.to_frame("y"), npartitions=40)
+    frame = frame.query("index >= 20")
+    classes, counts = label_counts(frame["y"])
+    assert classes.tolist() == list(range(7))
+    assert counts.tolist() == np.bincount(np.arange(20, 200) % 7).tolist()
+
+
+def test_on_a_cluster(client):
+    y = da.from_array(LABELS["text"], chunks=2).persist()
+    assert label_counts(y)[1].tolist() == label_counts(y, client=client)[1].tolist() == [1, 3, 2]
+
+
+@pytest.mark.parametrize("wrap", ["numpy", "array", "series"])
+@pytest.mark.parametrize(
+    ("y", "error", "text"),
+    [
+        ([0.0, 1.5, 2.0, 1.0], ValueError, "Unknown label type: continuous"),
+        ([0.0, np.nan, 2.0, 1.0], ValueError, "Input y contains NaN"),
+        ([0.0, np.inf, 2.0, 1.0], ValueError, "Input y contains infinity"),
+    ],
+)
+def test_what_is_no_label(wrap, y, error, text):
+    with pytest.raises(error, match=text):
+        label_counts(WRAPS[wrap](np.array(y)))
+
+
+def test_missing_and_mixed_labels():
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        label_counts(np.array(["a", None], object))
+    with pytest.raises(TypeError, match=r"all text or all numbers, got types \['int', 'str'\]"):
+        label_counts(np.array(["a", 1], object))
+    with pytest.raises(ValueError, match="Unknown label type: datetime64"):
+        label_counts(np.array(["2020-01-01"], "M8[D]"))
+
+
+def test_only_y_is_read(tmp_path):
+    pd.DataFrame({"x": np.arange(8.0), "y": [0, 1] * 4}).to_parquet(tmp_path / "a.parquet", row_group_size=2)
+    frame = dd.read_parquet(tmp_path, split_row_groups=True)
+    assert label_counts(frame["y"], frame["x"] + 1)[1].tolist() == [16.0, 20.0]
