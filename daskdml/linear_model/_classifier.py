@@ -20,7 +20,7 @@ from daskdml.data import Block, Schema, Target, is_in_memory, label_counts
 from daskdml.linear_model._base import BaseSGD
 from daskdml.linear_model._labels import Labels
 from daskdml.linear_model._probability import PROBABILITIES
-from daskdml.linear_model._training import Distributed, Memory, distribute, plain_features, stays_in_process
+from daskdml.linear_model._training import Distributed, Memory, distribute, plain_features, stays_in_process, working_client
 from daskdml.metrics import accuracy_score
 from daskdml.models import LinearModel, problems_of
 from daskdml.numerics import BINARY, LOSSES, ONE_VERSUS_ALL, SOFTMAX
@@ -63,8 +63,8 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
     random_state : int, RandomState or None, default None
         With an integer, a fit depends on the data, this seed and the number of replicas only.
     learning_rate : str, default "optimal"
-        scikit-learn's names, and "adagrad" and "normalized": a rate for each coordinate, ``eta0`` over the
-        root of its summed squared gradients. "normalized" is also invariant to the scale of every feature,
+        scikit-learn's names, and "adagrad" and "normalized": a rate for each coordinate,
+        ``coordinate_eta0`` over the root of its summed squared gradients. "normalized" is also invariant to the scale of every feature,
         so raw columns train without tuning; ``alpha`` still weighs the coefficients as they are.
     eta0 : float, default 0.01
     power_t : float, default 0.5
@@ -75,6 +75,8 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
     class_weight : dict, "balanced" or None, default None
     warm_start : bool, default False
     average : bool or int, default False
+    coordinate_eta0 : float, default 0.5
+        The rate "adagrad" and "normalized" start from, in place of ``eta0``.
     strategy : str or strategy object, default "averaging"
         How replicas are kept in step: "averaging", "bsp", or an object such as
         ``Averaging(n_replicas=4, rounds_per_epoch=2)``.
@@ -147,6 +149,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         class_weight: Any = None,
         warm_start: bool = False,
         average: bool | int = False,
+        coordinate_eta0: float = 0.5,
         strategy: Any = "averaging",
         memory_budget: int | str | None = None,
         callbacks: Any = None,
@@ -172,6 +175,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         self.class_weight = class_weight
         self.warm_start = warm_start
         self.average = average
+        self.coordinate_eta0 = coordinate_eta0
         self.strategy = strategy
         self.memory_budget = memory_budget
         self.callbacks = callbacks
@@ -336,7 +340,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
             return self._memory(plain_features(X), y, sample_weight, classes, first)
         counts = None
         if classes is None:
-            classes, counts = label_counts(y)
+            classes, counts = label_counts(y, client=working_client())
         labels = Labels(np.asarray(classes), counts)
         labels.check()
         self._note_columns(X, reset=first)

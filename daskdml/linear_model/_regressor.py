@@ -52,6 +52,8 @@ class SGDRegressor(RegressorMixin, BaseSGD):
     n_iter_no_change : int, default 5
     warm_start : bool, default False
     average : bool or int, default False
+    coordinate_eta0 : float, default 0.5
+        The rate "adagrad" and "normalized" start from, in place of ``eta0``.
     strategy : str or strategy object, default "averaging"
     memory_budget : int, str or None, default None
     callbacks : list of daskdml.monitor.Callback, optional
@@ -68,7 +70,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
     >>> import numpy as np
     >>> from daskdml.linear_model import SGDRegressor
     >>> X = np.linspace(-1, 1, 200).reshape(-1, 1)
-    >>> reg = SGDRegressor(learning_rate="adagrad", eta0=0.5, random_state=0).fit(X, 3 * X[:, 0] + 1)
+    >>> reg = SGDRegressor(learning_rate="adagrad", random_state=0).fit(X, 3 * X[:, 0] + 1)
     >>> bool(abs(reg.predict([[0.5]])[0] - 2.5) < 0.05)
     True
     """
@@ -97,6 +99,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         n_iter_no_change: int = 5,
         warm_start: bool = False,
         average: bool | int = False,
+        coordinate_eta0: float = 0.5,
         strategy: Any = "averaging",
         memory_budget: int | str | None = None,
         callbacks: Any = None,
@@ -120,6 +123,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         self.n_iter_no_change = n_iter_no_change
         self.warm_start = warm_start
         self.average = average
+        self.coordinate_eta0 = coordinate_eta0
         self.strategy = strategy
         self.memory_budget = memory_budget
         self.callbacks = callbacks

@@ -75,11 +75,16 @@ def stays_in_process(strategy: str | Synchronous, *arrays: Any) -> bool:
     )
 
 
+def working_client() -> Any:
+    """The active client, or the embedded cluster's."""
+    return current_client() or embedded()
+
+
 def distribute(
     strategy: str | Synchronous, X: Any, y: Any, sample_weight: Any, target: Target, dtype: Any = None
 ) -> Distributed:
     """The data as blocks for the active cluster, or the embedded one."""
-    client = current_client() or embedded()
+    client = working_client()
     wanted = as_strategy(strategy).n_replicas or max(1, sum(client.nthreads().values()))
     dataset = as_dataset(X, y, sample_weight, target=target, dtype=dtype, client=client, n_blocks=wanted)
     return Distributed(dataset, client, wanted)

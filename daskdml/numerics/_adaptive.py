@@ -15,13 +15,20 @@ from math import sqrt
 
 import numpy as np
 from numba import njit
+from numba.extending import overload
 
-from daskdml.numerics._rows import row_dot, row_entry, row_length
+from daskdml.numerics._rows import SIMD, is_dense, row_dot, row_prefetch
 from daskdml.numerics._settings import NO_PENALTY, NORMALIZED, SOFTMAX
 from daskdml.numerics._targets import independent_gradient, problem_weight, softmax_gradient
 
-# Keeps the first division finite; far below any squared gradient that matters.
-TINY = 1e-10
+# As in the plain kernel: how many rows ahead one is asked for.
+AHEAD = 6
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def coordinate_rate(eta, squares):
+    """AdaGrad's rate; 0 for a coordinate without any gradient so far, which its penalty then leaves alone."""
+    return eta / sqrt(squares) if squares > 0.0 else 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -45,48 +52,128 @@ def _penalty(coef, k, settings):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _grow_scales(rows, i, scale, coef, active):
-    """Let each feature's scale grow to ``|x|`` of this row; return the row's sum of (x / scale)^2."""
-    total = 0.0
-    for j in range(row_length(rows, i)):
-        column, value = row_entry(rows, i, j)
-        size = abs(value)
-        if size > scale[column]:
-            for k in range(coef.shape[0]):
-                if active[k]:
-                    coef[k, column] *= scale[column] / size
-            scale[column] = size
-        if size > 0.0:
-            total += (value / scale[column]) ** 2
-    return total
+def _grow_scale(column, size, scale, inverse, coef, active):
+    """Let a feature's scale grow to ``size``, its weights shrinking in turn."""
+    for k in range(coef.shape[0]):
+        if active[k]:
+            coef[k, column] *= scale[column] / size
+    scale[column] = size
+    inverse[column] = 1.0 / size
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _catch_up(rows, i, coef, squares, scale, last, n, eta, ridge, lasso, active):
+def _note_row(rows, i, scale, inverse, coef, active):
+    """Bring the scales up to row ``i``; return its sum of (x / scale)^2."""
+
+
+def _catch_up(rows, i, coef, squares, inverse, last, n, eta, ridge, lasso, active):
     """Give the columns of row ``i`` the penalty of the rows since they were last named."""
-    for j in range(row_length(rows, i)):
-        column, _ = row_entry(rows, i, j)
-        missed = n - last[column]
-        if missed > 0:
-            unit = scale[column] if scale.shape[0] > 0 else 1.0
-            for k in range(coef.shape[0]):
-                if unit > 0.0 and active[k]:
-                    rate = eta / (unit * (sqrt(squares[k, column]) + TINY))
-                    coef[k, column] = shrink(coef[k, column], missed * rate, ridge, lasso)
-        last[column] = n + 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _step_row(rows, i, coef, squares, scale, k, gradient, eta, ridge, lasso):
+def _step_row(rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso):
     """One AdaGrad step of problem ``k`` on the columns of row ``i``."""
-    for j in range(row_length(rows, i)):
-        column, value = row_entry(rows, i, j)
-        g = gradient * value
-        squares[k, column] += g * g
-        unit = scale[column] if scale.shape[0] > 0 else 1.0
-        if unit > 0.0:
-            rate = eta / (unit * (sqrt(squares[k, column]) + TINY))
+
+
+@overload(_note_row, jit_options=SIMD)
+def _note_row_impl(rows, i, scale, inverse, coef, active):
+    if is_dense(rows):
+
+        def dense(rows, i, scale, inverse, coef, active):
+            grown = 0
+            for j in range(scale.shape[0]):
+                grown += abs(rows.X[i, j]) > scale[j]
+            if grown > 0:
+                for j in range(scale.shape[0]):
+                    if abs(rows.X[i, j]) > scale[j]:
+                        _grow_scale(j, abs(rows.X[i, j]), scale, inverse, coef, active)
+            total = 0.0
+            for j in range(scale.shape[0]):
+                part = rows.X[i, j] * inverse[j]
+                total += part * part
+            return total
+
+        return dense
+
+    def csr(rows, i, scale, inverse, coef, active):
+        total = 0.0
+        for at in range(rows.indptr[i], rows.indptr[i + 1]):
+            column = rows.indices[at]
+            size = abs(rows.data[at])
+            if size > scale[column]:
+                _grow_scale(column, size, scale, inverse, coef, active)
+            total += (size * inverse[column]) ** 2
+        return total
+
+    return csr
+
+
+@overload(_catch_up)
+def _catch_up_impl(rows, i, coef, squares, inverse, last, n, eta, ridge, lasso, active):
+    if is_dense(rows):
+        return lambda rows, i, coef, squares, inverse, last, n, eta, ridge, lasso, active: None
+
+    def csr(rows, i, coef, squares, inverse, last, n, eta, ridge, lasso, active):
+        for at in range(rows.indptr[i], rows.indptr[i + 1]):
+            column = rows.indices[at]
+            missed = n - last[column]
+            if missed > 0:
+                for k in range(coef.shape[0]):
+                    if active[k]:
+                        rate = coordinate_rate(eta * inverse[column], squares[k, column])
+                        coef[k, column] = shrink(coef[k, column], missed * rate, ridge, lasso)
+            last[column] = n + 1
+
+    return csr
+
+
+@overload(_step_row, jit_options=SIMD)
+def _step_row_impl(rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso):
+    if is_dense(rows):
+
+        def dense(rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso):
+            # All in the dtype of the weights: mixed widths would halve what a SIMD register holds.
+            kind = coef.dtype.type
+            slope, first, zero, one = kind(gradient), kind(eta), kind(0), kind(1)
+            l2, l1 = kind(ridge), kind(lasso)
+            for j in range(coef.shape[1]):
+                g = slope * rows.X[i, j]
+                total = squares[k, j] + g * g
+                squares[k, j] = total
+                rate = first * inverse[j] / np.sqrt(total) if total > zero else zero
+                w = coef[k, j] - rate * g
+                size = max(abs(w) - rate * l1, zero) / (one + rate * l2)
+                coef[k, j] = size if w > zero else -size
+
+        return dense
+
+    def csr(rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso):
+        for at in range(rows.indptr[i], rows.indptr[i + 1]):
+            column = rows.indices[at]
+            g = gradient * rows.data[at]
+            squares[k, column] += g * g
+            rate = coordinate_rate(eta * inverse[column], squares[k, column])
             coef[k, column] = shrink(coef[k, column] - rate * g, rate, ridge, lasso)
+
+    return csr
+
+
+def _settle_missed(rows, coef, squares, inverse, last, n_rows, eta, ridge, lasso, active):
+    """Give every column the penalty of the rows since it was last named."""
+
+
+@overload(_settle_missed)
+def _settle_missed_impl(rows, coef, squares, inverse, last, n_rows, eta, ridge, lasso, active):
+    if is_dense(rows):
+        return lambda rows, coef, squares, inverse, last, n_rows, eta, ridge, lasso, active: None
+
+    def csr(rows, coef, squares, inverse, last, n_rows, eta, ridge, lasso, active):
+        for k in range(coef.shape[0]):
+            for column in range(coef.shape[1]):
+                missed = n_rows - last[column]
+                if missed > 0 and active[k]:
+                    rate = coordinate_rate(eta * inverse[column], squares[k, column])
+                    coef[k, column] = shrink(coef[k, column], missed * rate, ridge, lasso)
+
+    return csr
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -105,6 +192,9 @@ def train_rows_adaptive(
     gradients = np.zeros(n_problems)
     before = np.zeros(n_problems)
     last = np.zeros(n_features, dtype=np.int64)
+    inverse = np.ones(n_features, dtype=coef.dtype)
+    for j in range(scale.shape[0]):
+        inverse[j] = 1.0 / scale[j] if scale[j] > 0.0 else 0.0
     eta = settings.eta0
     for k in range(n_problems):
         before[k] = _penalty(coef, k, settings)
@@ -112,13 +202,15 @@ def train_rows_adaptive(
     n_rows = order.shape[0]
     for n in range(n_rows):
         i = order[n]
+        if n + AHEAD < n_rows:
+            row_prefetch(rows, order[n + AHEAD])
         target = np.float64(y[i])
         weight = np.float64(sample_weight[i]) if sample_weight.shape[0] > 0 else 1.0
         if normalized:
-            clock[1] += _grow_scales(rows, i, scale, coef, active) + 1.0
+            clock[1] += _note_row(rows, i, scale, inverse, coef, active) + 1.0
             # The mean of sum (x / scale)^2 a row: how many features, in effect, share one step.
             eta = settings.eta0 * sqrt(clock[0] / clock[1])
-        _catch_up(rows, i, coef, squares, scale, last, n, eta, ridge, lasso, active)
+        _catch_up(rows, i, coef, squares, inverse, last, n, eta, ridge, lasso, active)
         for k in range(n_problems):
             scores[k] = np.float64(row_dot(rows, i, coef, k)) + intercept[k]
         if softmax:
@@ -134,18 +226,13 @@ def train_rows_adaptive(
                 totals[1, k] += value
             gradient = gradients[k] * weight
             gradient *= problem_weight(settings.mode, target, k, settings.first_class, positive_weight, negative_weight)
-            _step_row(rows, i, coef, squares, scale, k, gradient, eta, ridge, lasso)
+            _step_row(rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso)
             if settings.fit_intercept:
                 intercept_squares[k] += gradient * gradient
-                intercept[k] -= settings.intercept_decay * eta * gradient / (sqrt(intercept_squares[k]) + TINY)
+                intercept[k] -= settings.intercept_decay * gradient * coordinate_rate(eta, intercept_squares[k])
         clock[0] += 1.0
 
+    _settle_missed(rows, coef, squares, inverse, last, n_rows, eta, ridge, lasso, active)
     for k in range(n_problems):
-        for column in range(n_features):
-            missed = n_rows - last[column]
-            unit = scale[column] if normalized else 1.0
-            if missed > 0 and unit > 0.0 and active[k] and n_rows > 0:
-                rate = eta / (unit * (sqrt(squares[k, column]) + TINY))
-                coef[k, column] = shrink(coef[k, column], missed * rate, ridge, lasso)
         # The norm moves while rows go by: its mean over the call stands for each row's.
         totals[1, 0 if softmax else k] += n_rows * 0.5 * (before[k] + _penalty(coef, k, settings))

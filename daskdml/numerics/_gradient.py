@@ -25,8 +25,6 @@ from daskdml.numerics._settings import (
 )
 from daskdml.numerics._targets import independent_gradient, problem_weight, softmax_gradient
 
-_TINY = 1e-10
-
 
 class Gradient(NamedTuple):
     """Sums over the rows of a batch; the sum of two batches' sums is that of their union."""
@@ -147,7 +145,12 @@ def _coordinate_rates(state: State, settings: Settings, gradient: Gradient, mean
         state.clock[1] += (gradient.column_squares / unit**2).sum() + rows
         eta *= np.sqrt((state.clock[0] + rows - 1.0) / state.clock[1])
     state.squares[...] += mean * mean
-    return eta / (unit * (np.sqrt(state.squares) + _TINY))
+    return _rate(eta / unit, state.squares)
+
+
+def _rate(eta: float | np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """``eta`` over the root of ``squares``; 0 where nothing was summed."""
+    return np.divide(eta, np.sqrt(squares), out=np.zeros(squares.shape), where=squares > 0)
 
 
 def apply_gradient(state: State, settings: Settings, gradient: Gradient, active: np.ndarray) -> None:
@@ -171,7 +174,7 @@ def apply_gradient(state: State, settings: Settings, gradient: Gradient, active:
         eta = settings.eta0 * (
             np.sqrt((state.clock[0] + rows - 1.0) / state.clock[1]) if settings.schedule == NORMALIZED else 1.0
         )
-        intercept_rate = eta / (np.sqrt(state.intercept_squares) + _TINY)
+        intercept_rate = _rate(eta, state.intercept_squares)
         w = state.coef - rates * mean
         w /= 1.0 + rates * ridge
     else:

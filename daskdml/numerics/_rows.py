@@ -14,7 +14,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-_simd = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
+# What the operations on rows are compiled with.
+SIMD = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 
 
 class DenseRows(NamedTuple):
@@ -90,13 +91,14 @@ def row_prefetch(rows, i):
     """Start loading row i."""
 
 
-def _is_dense(rows) -> bool:
+def is_dense(rows) -> bool:
+    """Whether a numba type is that of dense rows."""
     return rows.instance_class is DenseRows
 
 
-@overload(row_dot, jit_options=_simd)
+@overload(row_dot, jit_options=SIMD)
 def _row_dot(rows, i, w, k):
-    if _is_dense(rows):
+    if is_dense(rows):
 
         def dense(rows, i, w, k):
             total = w.dtype.type(0)
@@ -115,9 +117,9 @@ def _row_dot(rows, i, w, k):
     return csr
 
 
-@overload(row_square, jit_options=_simd)
+@overload(row_square, jit_options=SIMD)
 def _row_square(rows, i):
-    if _is_dense(rows):
+    if is_dense(rows):
 
         def dense(rows, i):
             total = 0.0
@@ -136,9 +138,9 @@ def _row_square(rows, i):
     return csr
 
 
-@overload(row_add, jit_options=_simd)
+@overload(row_add, jit_options=SIMD)
 def _row_add(rows, i, w, k, c):
-    if _is_dense(rows):
+    if is_dense(rows):
 
         def dense(rows, i, w, k, c):
             step = w.dtype.type(c)
@@ -165,14 +167,14 @@ def _row_add(rows, i, w, k, c):
 
 @overload(row_length)
 def _row_length(rows, i):
-    if _is_dense(rows):
+    if is_dense(rows):
         return lambda rows, i: rows.X.shape[1]
     return lambda rows, i: rows.indptr[i + 1] - rows.indptr[i]
 
 
 @overload(row_entry)
 def _row_entry(rows, i, j):
-    if _is_dense(rows):
+    if is_dense(rows):
         return lambda rows, i, j: (j, rows.X[i, j])
 
     def csr(rows, i, j):
@@ -184,7 +186,7 @@ def _row_entry(rows, i, j):
 
 @overload(row_prefetch)
 def _row_prefetch(rows, i):
-    if _is_dense(rows):
+    if is_dense(rows):
 
         def dense(rows, i):
             for offset in range(0, rows.X.shape[1] * rows.X.itemsize, CACHE_LINE):

@@ -69,6 +69,10 @@ def train(
             teller.begin(epoch, ~schedule.rule.stopped)
             works = plan_epoch(dealt, rounds, epoch, schedule.seed, schedule.shuffle, schedule.holdout)
             agreed, stopped = runner.epoch(agreed, works, teller.active, teller.on_round)
+            if not teller.rows and not stopped:
+                raise ValueError(
+                    "Found array with 0 sample(s) while a minimum of 1 is required: no block has a row to train on"
+                )
             if trouble := model.divergence(agreed.state):
                 raise ValueError(f"Floating-point under-/overflow occurred at epoch #{epoch}. {trouble}")
             if stopped:
@@ -119,6 +123,7 @@ class _Teller:
         self.epoch = self.round = self.all_rows = 0
         self.active = np.ones(model.n_problems, dtype=bool)
         self.stopped = False
+        self.last: dict[str, np.ndarray] = {}
 
     def begin(self, epoch: int, active: np.ndarray) -> None:
         self.epoch, self.active = epoch, active
@@ -139,8 +144,8 @@ class _Teller:
         event = RoundEnd(
             epoch=self.epoch,
             round=self.round,
-            loss=self._mean(totals.loss, totals.rows),
-            objective=self._mean(totals.objective, totals.rows),
+            loss=self._mean("loss", totals.loss, totals.rows),
+            objective=self._mean("objective", totals.objective, totals.rows),
             rows=totals.rows,
             seconds=now - self.since,
             compute_seconds=report.compute_seconds,
@@ -161,8 +166,8 @@ class _Teller:
     def end(self, score: float | None, rate: float) -> None:
         event = EpochEnd(
             epoch=self.epoch,
-            loss=self._mean(self.loss, self.rows),
-            objective=self._mean(self.objective, self.rows),
+            loss=self._mean("loss", self.loss, self.rows),
+            objective=self._mean("objective", self.objective, self.rows),
             rows=self.rows,
             seconds=time.perf_counter() - self.started,
             validation_score=score,
@@ -173,8 +178,12 @@ class _Teller:
         except StopTraining:
             self.stopped = True
 
-    def _mean(self, sums: np.ndarray, rows: int) -> float:
-        """Over rows, and over the problems still trained."""
-        return float(sums[self.active].mean() / rows) if rows else float("nan")
+    def _mean(self, name: str, sums: np.ndarray, rows: int) -> float:
+        """Over rows and problems; one that has stopped counts with what it last had."""
+        if not rows:
+            return float("nan")
+        last = self.last.setdefault(name, np.zeros(len(sums)))
+        last[self.active] = sums[self.active] / rows
+        return float(last.mean())
 
 
