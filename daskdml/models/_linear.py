@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -27,10 +28,12 @@ from daskdml.numerics import (
     copy_state,
     gradient_rows,
     init_state,
+    is_plain,
     scalar_rate,
     settle,
     train_rows,
     train_rows_adaptive,
+    train_rows_plain,
     zero_gradient,
 )
 
@@ -84,8 +87,7 @@ class LinearModel:
 
     def train(self, state: State, block: Rows, order: np.ndarray, active: np.ndarray) -> Totals:
         totals = np.zeros((2, self.n_outputs))
-        kernel = train_rows_adaptive if self.adaptive else train_rows
-        settings = self.settings
+        kernel, settings = self._kernel(), self.settings
         positive, negative, on = self.positive_weight, self.negative_weight, self._on(active)
         if self.threads == 1 or settings.mode != ONE_VERSUS_ALL or self.n_outputs == 1 or self._shares_scales:
             kernel(*self._rows(block), order, state, settings, positive, negative, on, totals)
@@ -104,6 +106,11 @@ class LinearModel:
             parts = list(pool.map(part, (slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))))
         state.clock[...] = parts[0].clock
         return self._totals(len(order), totals)
+
+    def _kernel(self) -> Callable[..., None]:
+        if self.adaptive:
+            return train_rows_adaptive
+        return train_rows_plain if is_plain(self.settings, self.n_outputs) else train_rows
 
     @property
     def _shares_scales(self) -> bool:

@@ -11,6 +11,7 @@ from daskdml.numerics._gradient import (
     zero_gradient,
 )
 from daskdml.numerics._losses import LOSSES, Loss, loss_and_gradient
+from daskdml.numerics._plain import train_rows_plain
 from daskdml.numerics._rows import CsrRows, DenseRows, as_rows
 from daskdml.numerics._settings import (
     ADAGRAD,
@@ -28,6 +29,7 @@ from daskdml.numerics._settings import (
     State,
     copy_state,
     init_state,
+    is_plain,
     settle,
 )
 from daskdml.numerics._sgd import train_rows
@@ -58,6 +60,7 @@ __all__ = [
     "copy_state",
     "gradient_rows",
     "init_state",
+    "is_plain",
     "loss_and_gradient",
     "penalties",
     "row_order",
@@ -66,5 +69,6 @@ __all__ = [
     "shuffle_in_place",
     "train_rows",
     "train_rows_adaptive",
+    "train_rows_plain",
     "zero_gradient",
 ]

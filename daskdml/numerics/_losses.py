@@ -81,3 +81,10 @@ def loss_and_gradient(kind, y, p, epsilon):
     if kind == EPSILON_INSENSITIVE:
         return excess, sign if excess > 0.0 else 0.0
     return excess * excess, 2.0 * excess * sign
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def shared_log_loss(y, p):
+    """``log_loss`` in two parts, value + log(factor), and its derivative: many rows can share one logarithm."""
+    e = exp(-abs(p))
+    return max(p, 0.0) - p * y, 1.0 + e, (1.0 if p > 0.0 else e) / (1.0 + e) - y

@@ -111,7 +111,7 @@ def _row_dot(rows, i, w, k):
     def csr(rows, i, w, k):
         total = 0.0
         for j in range(rows.indptr[i], rows.indptr[i + 1]):
-            total += rows.data[j] * w[k, rows.indices[j]]
+            total += rows.data[j] * w[k, np.uintp(rows.indices[j])]
         return total
 
     return csr
@@ -156,7 +156,8 @@ def _row_add(rows, i, w, k, c):
     def csr(rows, i, w, k, c):
         squares = 0.0
         for j in range(rows.indptr[i], rows.indptr[i + 1]):
-            column = rows.indices[j]
+            # Unsigned, because numba lets a negative index count from the end: a test for every entry.
+            column = np.uintp(rows.indices[j])
             value = w[k, column] + rows.data[j] * c
             w[k, column] = value
             squares += value * value
@@ -179,7 +180,7 @@ def _row_entry(rows, i, j):
 
     def csr(rows, i, j):
         at = rows.indptr[i] + j
-        return rows.indices[at], rows.data[at]
+        return np.uintp(rows.indices[at]), rows.data[at]
 
     return csr
 

@@ -92,6 +92,12 @@ def init_state(n_problems: int, n_features: int, dtype: np.dtype, settings: Sett
     )
 
 
+def is_plain(settings: Settings, n_problems: int) -> bool:
+    """Whether the kernel of the common case does what ``settings`` say."""
+    scalar = settings.schedule in (CONSTANT, OPTIMAL, INVSCALING, ADAPTIVE)
+    return n_problems == 1 and scalar and settings.penalty in (NO_PENALTY, L2) and settings.average == 0
+
+
 def settle(state: State) -> State:
     """A state whose running mean is in ``average_coef`` itself, so that it can be shown, or averaged with others."""
     if not len(state.average_lag):

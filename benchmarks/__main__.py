@@ -1,0 +1,26 @@
+"""Run benchmarks by name; without a name, all of them at their quick size."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+NAMES = ("kernels", "out_of_core")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default all")
+    parser.add_argument("--full", action="store_true", help="the sizes that the documentation quotes")
+    options = parser.parse_args()
+    if unknown := [n for n in options.names if n not in NAMES]:
+        parser.error(f"no benchmark is called {unknown[0]!r}; there are: {', '.join(NAMES)}")
+    for name in options.names or NAMES:
+        print(f"\n## {name}\n", flush=True)
+        importlib.import_module(f"benchmarks.{name}").run(full=options.full)
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Timing sides in turn, and writing down what was seen."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def in_turn(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each side, A B C A B C ..., so that drift of the machine meets all alike; one warm-up each."""
+    for side in sides.values():
+        side()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def spread(values: list[float]) -> str:
+    return f"{median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    packages = ("daskdml", "numpy", "numba", "scikit-learn", "dask", "distributed", "pyarrow")
+    return {"processor": model, "python": platform.python_version()} | {p: version(p) for p in packages}
+
+
+def table(headings: list[str], rows: list[list[Any]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
+
+
+def keep(name: str, figures: dict[str, Any], text: str) -> None:
+    """Print a table, and keep it with its figures under ``benchmarks/results``."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine()} | figures, indent=1) + "\n")
+    head = ", ".join(f"{k} {v}" for k, v in machine().items())
+    (RESULTS / f"{name}.md").write_text(f"# {name}\n\n{head}\n\n{text}\n")
+    print(text)

@@ -1,0 +1,96 @@
+"""The SGD kernels, one thread, data in memory: against scikit-learn's SGD and against memory bandwidth.
+
+A pass is measured as the difference of fits of 1 + n and of 1 epochs, for either side, so that validation and copies
+before the first epoch count for neither.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numba import njit
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import SGDClassifier as Plain
+
+from benchmarks._measure import keep, median, table
+from daskdml.linear_model import SGDClassifier
+
+
+@njit(nogil=True, fastmath=True)
+def read_all(x):
+    total = x.dtype.type(0)
+    for i in range(x.size):
+        total += x[i]
+    return total
+
+
+def seconds_of_a_pass(cls: Any, X: Any, y: np.ndarray, epochs: int, **params: Any) -> float:
+    def fit(n: int) -> float:
+        start = time.perf_counter()
+        cls(max_iter=n, tol=None, random_state=0, **params).fit(X, y)
+        return time.perf_counter() - start
+
+    return (fit(1 + epochs) - fit(1)) / epochs
+
+
+def dense(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d), dtype=np.float32)
+    return X, (X @ rng.standard_normal(d).astype(np.float32) + rng.standard_normal(n) > 0).astype(int)
+
+
+def sparse(n: int, d: int, nonzeros: int) -> tuple[Any, np.ndarray]:
+    """Rows of a click log: column numbers follow a power law, values are 1."""
+    rng = np.random.default_rng(0)
+    columns = np.sort((d * rng.random((n, nonzeros)) ** 3).astype(np.int32), axis=1)
+    indptr = np.arange(0, n * nonzeros + 1, nonzeros, dtype=np.int32)
+    X = sp.csr_array((np.ones(n * nonzeros, dtype=np.float32), columns.ravel(), indptr), shape=(n, d))
+    X.sum_duplicates()
+    return X, (X @ rng.standard_normal(d) > 0).astype(int)
+
+
+def run(full: bool = False) -> None:
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    n, repeats, epochs = (1_000_000, 7, 3) if full else (200_000, 3, 3)
+    workloads = {
+        f"dense float32, {n:,} x 100": dense(n, 100),
+        f"CSR float32, {n // 4:,} x 2^20, 39 a row": sparse(n // 4, 2**20, 39),
+    }
+    cases = [
+        ("log_loss, shuffled", {"loss": "log_loss"}),
+        ("log_loss, in order", {"loss": "log_loss", "shuffle": False}),
+        ("hinge, shuffled", {"loss": "hinge"}),
+        ("squared_hinge, shuffled", {"loss": "squared_hinge"}),
+    ]
+    rows, figures = [], []
+    for data, (X, y) in workloads.items():
+        flat = X.ravel() if isinstance(X, np.ndarray) else X.data
+        nbytes = X.nbytes if isinstance(X, np.ndarray) else X.data.nbytes + X.indices.nbytes
+        for case, params in cases:
+            ours, theirs, memory = [], [], []
+            for _ in range(repeats):
+                ours.append(seconds_of_a_pass(SGDClassifier, X, y, epochs, **params))
+                theirs.append(seconds_of_a_pass(Plain, X, y, 1, **params))
+                start = time.perf_counter()
+                read_all(flat)
+                memory.append((time.perf_counter() - start) * nbytes / flat.nbytes)
+            ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+            count = X.shape[0]
+            rows.append(
+                [
+                    data,
+                    case,
+                    f"{count / median(ours) / 1e6:.1f}",
+                    f"{count / median(theirs) / 1e6:.2f}",
+                    f"{median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})",
+                    f"{nbytes / median(ours) / 1e9:.1f}",
+                    f"{median(memory) / median(ours):.0%}",
+                ]
+            )
+            figures.append({"data": data, "case": case, "daskdml_s": ours, "sklearn_s": theirs, "memory_s": memory})
+    headings = ["data", "case", "daskdml M rows/s", "scikit-learn M rows/s", "ratio", "GB/s", "of memory bandwidth"]
+    keep("kernels", {"passes": figures}, table(headings, rows))

@@ -1,0 +1,88 @@
+"""The kernel of the common case: one linear problem, a scalar rate, an l2 penalty or none, no running mean.
+
+The rules are those of :mod:`daskdml.numerics._sgd`, and so is the result; but here everything about a row that is
+not its features stays in registers, which makes a pass about 1.5 times faster. What a row costs then is the latency
+of dot product, exponential, one division and update, one after another.
+"""
+
+from __future__ import annotations
+
+from math import log
+
+import numpy as np
+from numba import njit
+
+from daskdml.numerics._losses import LOG_LOSS, loss_and_gradient, shared_log_loss
+from daskdml.numerics._rows import row_add, row_dot, row_prefetch
+from daskdml.numerics._settings import BINARY, L2
+from daskdml.numerics._sgd import AHEAD, learning_rate
+from daskdml.numerics._targets import MAX_GRADIENT
+
+# The logarithm of a product of so many factors between 1 and 2 is taken at once.
+_LARGE = 1e250
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _scaled_back(coef, factor):
+    for j in range(coef.shape[1]):
+        coef[0, j] *= factor
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_weight, negative_weight, active, totals):
+    """The contract of :func:`daskdml.numerics.train_rows`, for the settings :func:`is_plain` allows."""
+    coef = state.coef
+    tiny = 1e-6 if coef.itemsize == 4 else 1e-9
+    kept, t, b = state.eta[0], state.clock[0], state.intercept[0]
+    decay = settings.intercept_decay if settings.fit_intercept else 0.0
+    ridge = settings.alpha if settings.penalty == L2 else 0.0
+    positive, negative = positive_weight[0], negative_weight[0]
+    binary, logistic = settings.mode == BINARY, settings.loss == LOG_LOSS
+    miss = 0.0 if logistic else -1.0
+    weighted = sample_weight.shape[0] > 0
+    factor, squares, losses, product, penalties = 1.0, 0.0, 0.0, 1.0, 0.0
+    for j in range(coef.shape[1]):
+        squares += coef[0, j] * coef[0, j]
+
+    n_rows = order.shape[0]
+    for n in range(n_rows):
+        i = order[n]
+        if n + AHEAD < n_rows:
+            row_prefetch(rows, order[n + AHEAD])
+        target, weight = np.float64(y[i]), 1.0
+        if binary:
+            weight, target = (positive, 1.0) if target > 0.0 else (negative, miss)
+        if weighted:
+            weight *= sample_weight[i]
+        eta = learning_rate(settings, t, kept)
+        shrink = max(0.0, 1.0 - eta * ridge)
+        penalties += squares
+        p = factor * np.float64(row_dot(rows, i, coef, 0)) + b
+        if logistic:
+            value, one_plus, gradient = shared_log_loss(target, p)
+            losses += value
+            product *= one_plus
+            if product > _LARGE:
+                losses += log(product)
+                product = 1.0
+        else:
+            value, gradient = loss_and_gradient(settings.loss, target, p, settings.epsilon)
+            gradient = min(max(gradient, -MAX_GRADIENT), MAX_GRADIENT)
+            losses += value
+        step = -eta * gradient * weight
+        factor *= shrink
+        squares *= shrink * shrink
+        if factor < tiny:
+            _scaled_back(coef, factor)
+            factor = 1.0
+        if step != 0.0:
+            # The division does not wait for the step: it is done while the score is computed.
+            squares = row_add(rows, i, coef, 0, step * (1.0 / factor)) * (factor * factor)
+        b += step * decay
+        t += 1.0
+
+    _scaled_back(coef, factor)
+    losses += log(product)
+    totals[0, 0] += losses
+    totals[1, 0] += losses + 0.5 * ridge * penalties
+    state.intercept[0], state.clock[0] = b, t
