@@ -49,11 +49,15 @@ def run(full: bool = False) -> None:
         rows.append([f"epoch {epoch}", f"{seconds:.1f}", f"{gigabytes / seconds:.2f}",
                      f"{figures['rows'] / seconds / 1e6:.1f}", figures["sources"][epoch - 1]])  # fmt: skip
     sequential = figures["sequential_read_seconds"]
-    rows.append([f"plain read of the files, {workers} processes", f"{sequential:.1f}", f"{gigabytes / sequential:.2f}", "", ""])
+    rows.append(
+        [f"plain read of the files, {workers} processes", f"{sequential:.1f}", f"{gigabytes / sequential:.2f}", "", ""]
+    )
     text = (
-        f"{gigabytes:.1f} GB of Parquet, {figures['rows']:,} x {ROW_FEATURES} float32, on {workers} workers of {limit}: peak "
+        f"{gigabytes:.1f} GB of Parquet, {figures['rows']:,} x {ROW_FEATURES} float32, "
+        f"on {workers} workers of {limit}: peak "
         + ", ".join(f"{b / 1e6:.0f} MB" for b in figures["peak_bytes"])
-        + f"; {figures['restarts']} restarts, {figures['pauses']} pauses; training accuracy {figures['accuracy']:.4f}.\n\n"
+        + f"; {figures['restarts']} restarts, {figures['pauses']} pauses; "
+        + f"training accuracy {figures['accuracy']:.4f}.\n\n"
     )
     keep("out_of_core", figures, text + table(["", "seconds", "GB of files/s", "M rows/s", "blocks from"], rows))
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import dask
-from dask._task_spec import Alias, DataNode, GraphNode, convert_legacy_graph
+import numpy as np
+from dask._task_spec import Alias, DataNode, GraphNode, Task, convert_legacy_graph
 from dask.base import collections_to_expr
 from dask.core import flatten
 from dask.typing import Key
@@ -50,9 +51,37 @@ def _is_future(value: Any) -> bool:
     return hasattr(value, "key") and hasattr(value, "client")
 
 
+# A task that only hands out so little data given in the graph costs nothing to repeat.
+_SMALL_BYTES = 64 * 2**10
+
+
 def is_work(node: GraphNode | None) -> bool:
-    """Whether a node computes something: data and aliases do not."""
-    return node is not None and not isinstance(node, (DataNode, Alias))
+    """Whether a node computes something: data and aliases do not, nor does a piece of a small given array."""
+    if node is None or isinstance(node, (DataNode, Alias)):
+        return False
+    if node.dependencies:
+        return True
+    return not 0 < _given_bytes(node) <= _SMALL_BYTES
+
+
+_HANDING_OUT = {"getitem", "getter", "getter_inline", "getter_nofancy", "_execute_subgraph", "asarray", "asanyarray"}
+
+
+def _given_bytes(value: Any) -> float:
+    """Bytes of the arrays a task, and those fused in it, hand out; infinite where one of them computes."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, DataNode):
+        return _given_bytes(value.value)
+    if isinstance(value, Task):
+        if getattr(value.func, "__name__", "") not in _HANDING_OUT:
+            return float("inf")
+        return _given_bytes(value.args) + _given_bytes(value.kwargs)
+    if isinstance(value, dict):
+        return sum(map(_given_bytes, value.values()))
+    if isinstance(value, (list, tuple)):
+        return sum(map(_given_bytes, value))
+    return 0
 
 
 def split(graph: dict[Key, GraphNode], outputs: Iterable[Key], boundary: set[Key]) -> tuple[list[Key], list[Key]]:

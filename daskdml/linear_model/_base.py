@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
@@ -56,6 +57,10 @@ class BaseSGD(BaseEstimator):
         "callbacks": "no_validation",
     }
 
+    coef_: Any
+    intercept_: Any
+    t_: float
+
     # -- parameters -----------------------------------------------------------------------------------
 
     def _check_parameters(self, partial: bool = False) -> None:
@@ -64,7 +69,8 @@ class BaseSGD(BaseEstimator):
             raise ValueError("early_stopping should be False with partial_fit")
         if self.learning_rate == "optimal" and self.alpha == 0:
             raise ValueError(
-                "alpha must be > 0 since learning_rate is 'optimal'. alpha is used to compute the optimal learning rate."
+                "alpha must be > 0 since learning_rate is 'optimal'. alpha is used to compute the optimal learning "
+                "rate."
             )
         if self.learning_rate in ("pa1", "pa2"):
             loss = "hinge" if is_classifier(self) else "epsilon_insensitive"
@@ -134,6 +140,8 @@ class BaseSGD(BaseEstimator):
         self, data: Memory | Distributed, model: LinearModel, agreed: Agreed, epochs: int, y: np.ndarray | None
     ) -> Any:
         """Train, and adopt the result. ``y``: the labels of data in memory, to split them for validation."""
+        # Drawn in this order, as scikit-learn does: it shows where random_state is a generator.
+        holdout = self._holdout(data, y)
         seed = seed_of(self.random_state)
         schedule = Schedule(
             n_blocks=data.n_blocks,
@@ -147,7 +155,7 @@ class BaseSGD(BaseEstimator):
                 n_iter_no_change=self.n_iter_no_change,
                 adaptive=model.settings.schedule == ADAPTIVE,
             ),
-            holdout=self._holdout(data, y, seed),
+            holdout=holdout,
         )
         history = History()
         bars = [ProgressBar()] if self.verbose else []
@@ -160,7 +168,7 @@ class BaseSGD(BaseEstimator):
         self.strategy_ = as_strategy(self.strategy)
         return trained
 
-    def _holdout(self, data: Memory | Distributed, y: np.ndarray | None, seed: int) -> Holdout | None:
+    def _holdout(self, data: Memory | Distributed, y: np.ndarray | None) -> Holdout | None:
         if not self.early_stopping:
             return None
         if isinstance(data, Memory):
@@ -169,7 +177,7 @@ class BaseSGD(BaseEstimator):
             used = np.ones(len(y), dtype=bool) if weight is None else weight > 0
             mask = validation_mask(y, self.validation_fraction, self.random_state, is_classifier(self), used)
             return Holdout(mask=mask)
-        return Holdout(fraction=self.validation_fraction, seed=seed)
+        return Holdout(fraction=self.validation_fraction, seed=seed_of(self.random_state))
 
     def _info(self, data: Memory | Distributed, epochs: int) -> FitInfo:
         client = getattr(data, "client", None)
@@ -236,8 +244,7 @@ class BaseSGD(BaseEstimator):
 
     def _scores(self, X: Any) -> np.ndarray:
         """Scores of rows in memory, (n,) for a single problem else (n, K)."""
-        scores = np.asarray(X @ np.atleast_2d(self.coef_).T) + self.intercept_
-        return scores[:, 0] if scores.shape[1] == 1 else scores
+        return _OfRows(self._plain(), same)(X)
 
     def _map(self, X: Any, function: Any, dtype: Any, columns: Any = None, name: str = "predict") -> Any:
         """Apply a function of scores to X, in X's kind of container."""
@@ -249,7 +256,8 @@ class BaseSGD(BaseEstimator):
         return map_rows(X, _OfRows(self._plain(), function), dtype=dtype, columns=columns, name=name)
 
     def _plain(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.atleast_2d(self.coef_), np.asarray(self.intercept_)
+        coef = self.coef_ if sparse.issparse(self.coef_) else np.atleast_2d(self.coef_)
+        return coef, np.asarray(self.intercept_)
 
     # -- the rest of scikit-learn's interface -----------------------------------------------------------
 
@@ -278,12 +286,16 @@ class BaseSGD(BaseEstimator):
 class _OfRows:
     """Scores of rows, then a function of them: small, and without the estimator's state."""
 
-    def __init__(self, parameters: tuple[Any, np.ndarray], function: Any):
+    def __init__(self, parameters: tuple[Any, np.ndarray], function: Callable[[np.ndarray], np.ndarray]):
         self.coef, self.intercept = parameters
         self.function = function
 
     def __call__(self, X: Any) -> np.ndarray:
-        scores = np.asarray(X @ self.coef.T) + self.intercept
+        product: Any = X @ self.coef.T
+        scores = (product.toarray() if sparse.issparse(product) else np.asarray(product)) + self.intercept
         return self.function(scores[:, 0] if scores.shape[1] == 1 else scores)
 
 
+def same(scores: np.ndarray) -> np.ndarray:
+    """The scores themselves."""
+    return scores

@@ -17,10 +17,17 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from daskdml.data import Block, Schema, Target, is_in_memory, label_counts
-from daskdml.linear_model._base import BaseSGD
+from daskdml.linear_model._base import BaseSGD, same
 from daskdml.linear_model._labels import Labels
 from daskdml.linear_model._probability import PROBABILITIES
-from daskdml.linear_model._training import Distributed, Memory, distribute, plain_features, stays_in_process, working_client
+from daskdml.linear_model._training import (
+    Distributed,
+    Memory,
+    distribute,
+    plain_features,
+    stays_in_process,
+    working_client,
+)
 from daskdml.metrics import accuracy_score
 from daskdml.models import LinearModel, problems_of
 from daskdml.numerics import BINARY, LOSSES, ONE_VERSUS_ALL, SOFTMAX
@@ -64,8 +71,9 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         With an integer, a fit depends on the data, this seed and the number of replicas only.
     learning_rate : str, default "optimal"
         scikit-learn's names, and "adagrad" and "normalized": a rate for each coordinate,
-        ``coordinate_eta0`` over the root of its summed squared gradients. "normalized" is also invariant to the scale of every feature,
-        so raw columns train without tuning; ``alpha`` still weighs the coefficients as they are.
+        ``coordinate_eta0`` over the root of its summed squared gradients. "normalized" is also invariant to
+        the scale of every feature, so raw columns train without tuning; ``alpha`` still weighs the
+        coefficients as they are.
     eta0 : float, default 0.01
     power_t : float, default 0.5
     early_stopping : bool, default False
@@ -259,7 +267,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         """
         check_is_fitted(self)
         many = self.classes_.size > 2
-        return self._map(X, _same, self._score_dtype(X), list(self.classes_) if many else None, "decision_function")
+        return self._map(X, same, self._score_dtype(X), list(self.classes_) if many else None, "decision_function")
 
     def predict(self, X: Any) -> Any:
         """The class of each row.
@@ -404,10 +412,6 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
             return labels.counts.sum() / (len(labels.counts) * labels.counts)
         seen = labels.classes if labels.y is None else labels.y
         return np.asarray(compute_class_weight(self.class_weight, classes=labels.classes, y=seen), dtype=float)
-
-
-def _same(scores: np.ndarray) -> np.ndarray:
-    return scores
 
 
 class _Label:

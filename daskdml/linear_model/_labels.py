@@ -18,7 +18,7 @@ class Labels:
     y: np.ndarray | None = None
 
     @classmethod
-    def known(cls, estimator: Any, classes: Any) -> np.ndarray:
+    def known(cls, estimator: Any, classes: Any) -> Any:
         """The classes of a partial_fit: those of the first call, which later ones may only repeat."""
         before = getattr(estimator, "classes_", None)
         if before is None and classes is None:
@@ -27,9 +27,7 @@ class Labels:
             return before
         given = unique_labels(classes)
         if before is not None and not np.array_equal(before, given):
-            raise ValueError(
-                f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {before!r}"
-            )
+            raise ValueError(f"`classes={classes!r}` is not the same as on last call to partial_fit, was: {before!r}")
         return given
 
     def check(self) -> None:

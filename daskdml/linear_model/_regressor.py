@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from daskdml.data import Block, Schema, Target, is_in_memory
-from daskdml.linear_model._base import BaseSGD
+from daskdml.linear_model._base import BaseSGD, same
 from daskdml.linear_model._labels import Labels
 from daskdml.linear_model._training import Distributed, Memory, distribute, plain_features, stays_in_process
 from daskdml.metrics import r2_score
@@ -195,7 +195,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
             DataArray with the samples' coordinates.
         """
         check_is_fitted(self)
-        return self._map(X, _same, np.result_type(self.coef_.dtype, self.intercept_.dtype))
+        return self._map(X, same, np.result_type(self.coef_.dtype, self.intercept_.dtype))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R^2, a float also for lazy data, which are read once."""
@@ -223,9 +223,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         plain.t_, plain.n_iter_ = self.t_, self.n_iter_
         return plain
 
-    def _data(
-        self, X: Any, y: Any, sample_weight: Any, first: bool
-    ) -> tuple[Memory | Distributed, np.ndarray | None]:
+    def _data(self, X: Any, y: Any, sample_weight: Any, first: bool) -> tuple[Memory | Distributed, np.ndarray | None]:
         """The data as blocks, and the target where it is in memory."""
         if not stays_in_process(self.strategy, X, y, sample_weight):
             self._note_columns(X, reset=first)
@@ -256,7 +254,3 @@ class SGDRegressor(RegressorMixin, BaseSGD):
             positive_weight=np.ones(1),
             negative_weight=np.ones(1),
         )
-
-
-def _same(scores: np.ndarray) -> np.ndarray:
-    return scores

@@ -19,9 +19,7 @@ def validation_mask(y: np.ndarray, fraction: float, random_state: Any, stratify:
     splitter = (StratifiedShuffleSplit if stratify else ShuffleSplit)(test_size=fraction, random_state=random_state)
     train, held = next(splitter.split(np.zeros((len(y), 1)), y))
     if not used[held].any():
-        raise ValueError(
-            "The sample weights for validation set are all zero, consider using a different random state."
-        )
+        raise ValueError("The sample weights for validation set are all zero, consider using a different random state.")
     if len(train) == 0 or len(held) == 0:
         raise ValueError(
             f"Splitting {len(y)} samples into a train set and a validation set with validation_fraction={fraction!r} "

@@ -117,8 +117,6 @@ def run(
         runner.close()
 
 
-
-
 def plain_features(X: Any) -> Any:
     """X in memory as scikit-learn takes it: a labelled array becomes a matrix or a DataFrame, samples first."""
     return features(X).data if hasattr(X, "dims") else X

@@ -94,11 +94,23 @@ class LinearModel:
             return self._totals(len(order), totals)
 
         def part(chosen: slice) -> State:
-            own = State(*(a[chosen] if len(a) == self.n_outputs and n in _BY_PROBLEM else a.copy()
-                          for n, a in state._asdict().items()))
+            own = State(
+                *(
+                    a[chosen] if len(a) == self.n_outputs and n in _BY_PROBLEM else a.copy()
+                    for n, a in state._asdict().items()
+                )
+            )
             own_settings = settings._replace(first_class=settings.first_class + chosen.start)
-            kernel(*self._rows(block), order, own, own_settings, positive[chosen], negative[chosen], on[chosen],
-                   totals[:, chosen])
+            kernel(
+                *self._rows(block),
+                order,
+                own,
+                own_settings,
+                positive[chosen],
+                negative[chosen],
+                on[chosen],
+                totals[:, chosen],
+            )
             return own
 
         edges = np.linspace(0, self.n_outputs, min(self.threads, self.n_outputs) + 1).astype(int)
@@ -136,9 +148,7 @@ class LinearModel:
         apply_gradient(state, self.settings, gradient._replace(totals=totals), self._on(active))
         return self._totals(int(gradient.rows[0]), totals)
 
-    def mean(
-        self, a: State, b: State, part: float, precision: tuple[np.ndarray, np.ndarray] | None = None
-    ) -> State:
+    def mean(self, a: State, b: State, part: float, precision: tuple[np.ndarray, np.ndarray] | None = None) -> State:
         a, b = settle(a), settle(b)
         # a + (b - a) part, not a weighted sum: the mean of equal states is that state to the last bit.
         merged = {
@@ -160,7 +170,7 @@ class LinearModel:
     ) -> tuple[State, tuple[np.ndarray, np.ndarray]]:
         delta = (new.coef - old.coef, new.intercept - old.intercept)
         if velocity is not None:
-            delta = tuple(momentum * v + step for v, step in zip(velocity, delta, strict=True))  # type: ignore[assignment]
+            delta = tuple(momentum * v + step for v, step in zip(velocity, delta, strict=True))
         if rate == 1.0 and momentum == 0.0:
             return new, delta
         coef = (old.coef + rate * delta[0]).astype(old.coef.dtype)

@@ -44,7 +44,9 @@ class Model(Protocol):
     ones are left as they are. ``order`` holds the row numbers of a block to visit, in order.
     """
 
-    n_problems: int
+    @property
+    def n_problems(self) -> int:
+        """How many problems are trained side by side, each judged and stopped by itself."""
 
     def init(self) -> Any:
         """A fresh state."""

@@ -1,9 +1,9 @@
 """SGD with a learning rate for each coordinate: AdaGrad, and its form that does not see the scale of a feature.
 
-``adagrad``: Duchi, Hazan and Singer 2011, section 3.1, figure 1 with diagonal matrices, the penalty taken by its proximal
-operator (their equation 4; composite mirror descent). ``normalized``: Ross, Mineiro and Langford 2013, "Normalized online
-learning", algorithm 2 (NAG): multiply a column by a constant and its weight is divided by it, every prediction
-staying the same.
+``adagrad``: Duchi, Hazan and Singer 2011, section 3.1, figure 1 with diagonal matrices, the penalty taken by its
+proximal operator (their equation 4; composite mirror descent). ``normalized``: Ross, Mineiro and Langford 2013,
+"Normalized online learning", algorithm 2 (NAG): multiply a column by a constant and its weight is divided by it, every
+prediction staying the same.
 
 A coordinate that a sparse row does not name has no gradient, so its rate stands still and the penalty of the
 rows it missed is made up for in one proximal step when it is next named, or at the end of the call.

@@ -51,7 +51,8 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
             row_prefetch(rows, order[n + AHEAD])
         target, weight = np.float64(y[i]), 1.0
         if binary:
-            weight, target = (positive, 1.0) if target > 0.0 else (negative, miss)
+            hit = target > 0.0
+            target, weight = np.float64(1.0 if hit else miss), positive if hit else negative
         if weighted:
             weight *= sample_weight[i]
         eta = learning_rate(settings, t, kept)

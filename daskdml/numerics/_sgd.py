@@ -2,8 +2,8 @@
 
 The update, its penalties and its averages are those of scikit-learn's SGD, so that one replica without shuffling
 gives its coefficients. Weights are kept as ``factor * coef`` during a call, which makes the l2 shrinkage of a step one
-multiplication (Bottou 2012, "Stochastic gradient descent tricks", section 5.1); l1 is the cumulative penalty of Tsuruoka, Tsujii
-and Ananiadou 2009, equation 13; averages follow Xu 2011, section 3.
+multiplication (Bottou 2012, "Stochastic gradient descent tricks", section 5.1); l1 is the cumulative penalty of
+Tsuruoka, Tsujii and Ananiadou 2009, equation 13; averages follow Xu 2011, section 3.
 """
 
 from __future__ import annotations
@@ -156,7 +156,10 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
                 step = _passive_aggressive(settings, row_square(rows, i), value, gradients[k])
             else:
                 step = -eta * gradients[k]
-            step *= problem_weight(settings.mode, target, k, settings.first_class, positive_weight, negative_weight) * weight
+            step *= (
+                problem_weight(settings.mode, target, k, settings.first_class, positive_weight, negative_weight)
+                * weight
+            )
             if shrinking:
                 # A step beyond the minimum of the penalty stops at it: weights become 0, not negative.
                 shrink = max(0.0, 1.0 - (1.0 - settings.l1_ratio) * eta * settings.alpha)

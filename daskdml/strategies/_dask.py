@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,21 +97,23 @@ class DaskRunner:
 
     def evaluate(self, agreed: Agreed, works: list[Work]) -> np.ndarray | None:
         """Summed validation statistics of all replicas."""
-        everyone = np.ones(0, dtype=bool)
+        nobody = np.ones(0, dtype=bool)
         start = self.client.scatter(agreed, hash=False)
-        found: list[np.ndarray] = []
+        futures: list[Future] = []
+        found: list[np.ndarray | None] = []
         for work in works:
-            segments = [work] if self.data.self_contained else list(_segments(work))
-            for segment in segments:
-                future = self._submit(
-                    "evaluate", _tasks.evaluate, self.job, start, self._assign(segment, everyone),
-                    *self._inputs(segment), home=work.replica,
+            for segment in [work] if self.data.self_contained else _segments(work):
+                task = self._assign(segment, nobody)
+                futures.append(
+                    self._submit(
+                        "evaluate", _tasks.evaluate, self.job, start, task, *self._inputs(segment), home=work.replica
+                    )
                 )
                 if not self.data.self_contained:
-                    found += [f for f in [self._gather(future)] if f is not None]
-                else:
-                    found.append(future)
-        kept = [f for f in (self._gather(f) if isinstance(f, Future) else f for f in found) if f is not None]
+                    # The inputs of one segment at a time.
+                    found.append(self._gather(futures.pop()))
+        found += [self._gather(future) for future in futures]
+        kept = [f for f in found if f is not None]
         return sum(kept[1:], kept[0]) if kept else None
 
     def close(self) -> None:
@@ -121,8 +125,9 @@ class DaskRunner:
         except (OSError, TimeoutError, ValueError) as error:
             logger.warning("could not free the block caches: %r", error)
 
-    def _epoch(self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray,
-               on_round: Callable[[Report], None]) -> tuple[Agreed, bool]:
+    def _epoch(
+        self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round: Callable[[Report], None]
+    ) -> tuple[Agreed, bool]:
         self._assign_homes(max(len(works) for works in rounds))
         now = self.client.scatter(agreed, hash=False)
         ends: list[Future] = []
@@ -165,11 +170,12 @@ class DaskRunner:
                 replica = work.replica
                 while waiting[replica] and len(running[replica]) < 2:
                     segment = waiting[replica].pop(0)
-                    last[replica] = self._submit(
-                        "work", _tasks.work, self.job, now, self._assign(segment, active), last[replica],
-                        *self._inputs(segment), home=replica,
+                    task, before = self._assign(segment, active), last[replica]
+                    future = self._submit(
+                        "work", _tasks.work, self.job, now, task, before, *self._inputs(segment), home=replica
                     )
-                    running[replica].append(last[replica])
+                    last[replica] = future
+                    running[replica].append(future)
             self._wait([f for futures in running.values() for f in futures], "FIRST_COMPLETED")
             for replica, futures in running.items():
                 for future in futures:
@@ -250,8 +256,6 @@ class DaskRunner:
 
     def _without_workers_since(self, since: float | None) -> float | None:
         """When the cluster lost its last worker, None while it has one; raises when that is too long ago."""
-        import time
-
         while self.client.status == "running" and not self._threads():
             since = since or time.monotonic()
             if time.monotonic() - since > _PATIENCE:
@@ -270,8 +274,6 @@ class DaskRunner:
 
 def _segments(work: Work) -> Iterator[Work]:
     """A work in windows of a few blocks; one, empty, where it has none."""
-    from dataclasses import replace
-
     for at in range(0, max(1, len(work.pieces)), _WINDOW):
         yield replace(work, pieces=work.pieces[at : at + _WINDOW])
 
@@ -294,8 +296,13 @@ def _budget(
     memory = worker_memory(client)
     state_bytes = sum(array.nbytes for array in model.init())
     plan = plan_memory(
-        data.schema, data.max_block_rows, state_bytes, memory.limits, memory.baselines,
-        threads=memory.threads, budget=memory_budget,
+        data.schema,
+        data.max_block_rows,
+        state_bytes,
+        memory.limits,
+        memory.baselines,
+        threads=memory.threads,
+        budget=memory_budget,
     )
     if not data.cacheable:
         return plan, None

@@ -95,9 +95,7 @@ def cut(pieces: list[Piece], parts: int) -> list[list[Piece]]:
             low, high = max(begin, total * part / parts), min(at, total * (part + 1) / parts)
             if low >= high:
                 break
-            result[part].append(
-                Piece(piece.block, piece.start + (low - begin), piece.start + (high - begin))
-            )
+            result[part].append(Piece(piece.block, piece.start + (low - begin), piece.start + (high - begin)))
     return result
 
 
@@ -115,9 +113,6 @@ def plan_epoch(
         sequence = row_order(len(pieces), mixed_seed(seed, epoch, replica, 1) if shuffle else None)
         by_replica.append(cut([pieces[i] for i in sequence], rounds) if pieces else [[] for _ in range(rounds)])
     return [
-        [
-            Work(replica, epoch, tuple(parts[round_]), seed, shuffle, holdout)
-            for replica, parts in enumerate(by_replica)
-        ]
+        [Work(replica, epoch, tuple(parts[round_]), seed, shuffle, holdout) for replica, parts in enumerate(by_replica)]
         for round_ in range(rounds)
     ]

@@ -47,8 +47,15 @@ class Synchronous(BaseEstimator, ABC):
         """Rounds in an epoch."""
 
     @abstractmethod
-    def work(self, model: Model, agreed: Agreed, work: Work, active: np.ndarray,
-             blocks: Blocks | InMemory, before: Partial | None = None) -> Partial:
+    def work(
+        self,
+        model: Model,
+        agreed: Agreed,
+        work: Work,
+        active: np.ndarray,
+        blocks: Blocks | InMemory,
+        before: Partial | None = None,
+    ) -> Partial:
         """What one replica does; ``before`` is what it brought from earlier blocks of the same round."""
 
     @abstractmethod

@@ -185,5 +185,3 @@ class _Teller:
         last = self.last.setdefault(name, np.zeros(len(sums)))
         last[self.active] = sums[self.active] / rows
         return float(last.mean())
-
-

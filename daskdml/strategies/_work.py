@@ -87,8 +87,9 @@ def train_pieces(model: Model, state: Any, work: Work, active: np.ndarray, block
     return _with_totals(walk(blocks, work.pieces, visit), totals, model)
 
 
-def add_pieces(model: Model, state: Any, gradient: Any, work: Work, active: np.ndarray,
-               blocks: Blocks | InMemory) -> Report:
+def add_pieces(
+    model: Model, state: Any, gradient: Any, work: Work, active: np.ndarray, blocks: Blocks | InMemory
+) -> Report:
     """Add the gradient of the rows of ``work`` to ``gradient``."""
 
     def visit(block: Block, piece: Piece) -> None:

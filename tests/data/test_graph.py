@@ -172,3 +172,11 @@ def test_repetition_is_noticed_before_all_of_it_is_counted():
     assert repeats(graph, [(k,) for k in keys], set())
     graph, (keys,) = materialise([chunks()])
     assert not repeats(graph, [(k,) for k in keys], set())
+
+
+def test_a_small_array_that_every_block_uses_is_part_of_each_recipe(client):
+    X = da.random.default_rng(0).standard_normal((2000, 10), chunks=(500, 10))
+    y = da.where(X @ np.arange(10.0) > 0, 1, 0)
+    data = as_dataset(X, y, target=Target(np.array([0, 1])), client=client)
+    assert data.self_contained
+    assert [r.resolve().n_rows for r in data.recipes] == [500] * 4

@@ -5,8 +5,21 @@ import pytest
 import scipy.sparse as sp
 
 from daskdml.models import LinearModel
-from daskdml.numerics import LOSSES, PENALTIES, SCHEDULES, Settings, add_gradients, row_order
-from daskdml.numerics import BINARY, ONE_VERSUS_ALL, REGRESSION, SOFTMAX
+from daskdml.numerics import (
+    BINARY,
+    LOSSES,
+    ONE_VERSUS_ALL,
+    PENALTIES,
+    REGRESSION,
+    SCHEDULES,
+    SOFTMAX,
+    Settings,
+    add_gradients,
+    as_rows,
+    row_order,
+    train_rows,
+    train_rows_plain,
+)
 
 
 class Rows:
@@ -31,9 +44,8 @@ def model(mode=BINARY, d=7, dtype=np.float64, threads=1, **settings):
     settings["schedule"] = SCHEDULES[settings.get("schedule", "constant")]
     settings = {"alpha": 0.01, "eta0": 0.1} | settings | {"l1_ratio": ratio}
     weight = np.linspace(0.5, 1.5, max(K, 1))
-    return LinearModel(
-        Settings(loss=LOSSES[loss].number, mode=mode, **settings), K, d, np.dtype(dtype), weight, weight[::-1].copy(), threads
-    )
+    settings = Settings(loss=LOSSES[loss].number, mode=mode, **settings)
+    return LinearModel(settings, K, d, np.dtype(dtype), weight, weight[::-1].copy(), threads)
 
 
 def trained(m, rows, order=None, active=None):
@@ -166,7 +178,8 @@ def test_gradients_of_parts_add_up():
         m.add_gradient(state, rows, np.asarray(chosen, dtype=np.int32), active, out)
         return out
 
-    for part, whole in zip(add_gradients(gradient(range(20)), gradient(range(20, 60))), gradient(range(60)), strict=True):
+    both = add_gradients(gradient(range(20)), gradient(range(20, 60)))
+    for part, whole in zip(both, gradient(range(60)), strict=True):
         np.testing.assert_allclose(part, whole)
 
 
@@ -186,3 +199,24 @@ def test_the_permutation_is_scikit_learns():
 def test_an_order_is_a_permutation(seed):
     assert sorted(row_order(101, seed)) == list(range(101))
     assert row_order(0, seed).size == 0
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize("loss", [n for n, loss in LOSSES.items() if n != "multinomial"])
+@pytest.mark.parametrize("schedule", ["constant", "optimal", "invscaling", "adaptive"])
+@pytest.mark.parametrize("penalty", ["l2", "none"])
+def test_the_kernel_of_the_common_case_is_the_general_one(form, loss, schedule, penalty):
+    rows = problem(REGRESSION if LOSSES[loss].regression else BINARY)
+    rows = Rows(form(rows.X), rows.y, rows.sample_weight)
+    mode = REGRESSION if LOSSES[loss].regression else BINARY
+    m = model(mode, loss=loss, schedule=schedule, penalty=penalty)
+    order, on = row_order(60, 1), np.ones(1, dtype=bool)
+    results = []
+    for kernel in (train_rows, train_rows_plain):
+        state, totals = m.init(), np.zeros((2, 1))
+        arguments = m.settings, m.positive_weight[:1], m.negative_weight[:1], on, totals
+        for _ in range(2):
+            kernel(as_rows(rows.X), rows.y, rows.sample_weight, order, state, *arguments)
+        results.append((state.coef, state.intercept, state.clock, totals))
+    for plain, general in zip(*results, strict=True):
+        np.testing.assert_allclose(plain, general, rtol=1e-6, atol=1e-9)

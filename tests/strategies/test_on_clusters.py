@@ -156,8 +156,9 @@ def test_blocks_are_cached_and_released(process_client):
     clf = fitted(Averaging(2), X, y)
     by_epoch = clf.history_.groupby("epoch")[["blocks_from_recipe", "blocks_from_memory", "blocks_from_disk"]].sum()
     assert by_epoch["blocks_from_recipe"].tolist() == [12, 0, 0]
-    files = client.run(lambda dask_worker: [p for _, _, names in os.walk(dask_worker.local_directory) for p in names
-                                            if "daskdml" in p])
+    files = client.run(
+        lambda dask_worker: [p for _, _, names in os.walk(dask_worker.local_directory) for p in names if "daskdml" in p]
+    )
     assert not any(files.values())
 
 

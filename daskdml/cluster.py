@@ -1,0 +1,180 @@
+"""Clusters: the one that is active, the embedded one, and local ones.
+
+See :func:`current_client`, :func:`embedded` and :func:`local`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from typing import Any
+
+from dask.system import CPU_COUNT
+from distributed import Client, LocalCluster, get_client, get_worker
+from distributed.threadpoolexecutor import thread_state
+
+__all__ = ["close_embedded", "current_client", "embedded", "local"]
+
+_lock = threading.Lock()
+_embedded: Client | None = None
+# Clusters of the process this one was forked from. Their threads did not come along: closing them would wait
+# for an answer that never comes, and letting go of them would close them.
+_of_parent: list[Client] = []
+
+
+def current_client() -> Client | None:
+    """The active Dask client of this process, or None. The embedded cluster's does not count.
+
+    Inside a Dask task there is one only where the task gave its place in the worker's thread pool away
+    (``with worker_client():``, ``secede()``): a fit that kept it, and waited for tasks of the same cluster, could
+    wait for ever.
+
+    Raises
+    ------
+    ValueError
+        Where the active client is asynchronous.
+
+    Examples
+    --------
+    >>> from daskdml.cluster import current_client
+    >>> current_client() is None
+    True
+    """
+    try:
+        client = _client_of_task() if _inside_task() else Client.current()
+    except ValueError:
+        return None
+    if client is None or client is _embedded:
+        return None
+    if client.asynchronous:
+        raise ValueError(f"{client!r} is asynchronous, and a fit waits; make a Client without asynchronous=True")
+    return client
+
+
+def embedded() -> Client:
+    """The client of a cluster inside this process: started once, reused, closed at exit.
+
+    One worker with one thread for each core; kernels release the GIL, so threads suffice and data are not
+    copied. Its dashboard listens on the loopback interface only, nothing else on any, and it never becomes the
+    default client. A forked process starts its own.
+
+    Examples
+    --------
+    >>> from daskdml.cluster import close_embedded, embedded
+    >>> embedded().submit(sum, [1, 2, 3]).result()
+    6
+    >>> close_embedded()
+    """
+    global _embedded
+    with _lock:
+        if _embedded is not None and _embedded.status != "running":
+            _close(_embedded)
+            _embedded = None
+        if _embedded is None:
+            _embedded = _start()
+            atexit.register(close_embedded)
+        return _embedded
+
+
+def close_embedded() -> None:
+    """Close the embedded cluster, if one runs; the next :func:`embedded` starts another."""
+    global _embedded
+    with _lock:
+        client, _embedded = _embedded, None
+        atexit.unregister(close_embedded)
+        if client is not None:
+            _close(client)
+
+
+def local(n_workers: int | None = None, memory_limit: str | int = "auto", **kwargs: Any) -> Client:
+    """A client of a new cluster of processes on this machine; closing the client closes the cluster.
+
+    Parameters
+    ----------
+    n_workers : int, default one for each core
+        Worker processes, each of one thread unless ``threads_per_worker`` is given.
+    memory_limit : str or int, default "auto"
+        Bytes for each worker, as ``"700MB"``; "auto" shares the machine's memory out.
+    **kwargs
+        Passed to :class:`distributed.LocalCluster`. The dashboard listens on the loopback interface, at port 8787 or
+        the next free one, unless ``dashboard_address`` says otherwise.
+
+    Returns
+    -------
+    distributed.Client
+        Becomes the default client; as a context manager it closes itself and the cluster.
+
+    Examples
+    --------
+    >>> from daskdml.cluster import local
+    >>> with local(n_workers=1, memory_limit="1GB", dashboard_address="127.0.0.1:0") as client:
+    ...     client.submit(sum, [1, 2, 3]).result()
+    6
+    """
+    if n_workers is not None and n_workers < 1:
+        raise ValueError(f"n_workers must be at least 1, got {n_workers}")
+    defaults = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:8787"}
+    # A client that was given no cluster makes one and owns it.
+    return Client(n_workers=n_workers or CPU_COUNT, memory_limit=memory_limit, **defaults | kwargs)
+
+
+def _inside_task() -> bool:
+    try:
+        get_worker()
+    except ValueError:
+        return False
+    return True
+
+
+def _client_of_task() -> Client | None:
+    # Where the executor is not Dask's own, nobody can leave it: as if it had not been left.
+    seceded = not getattr(thread_state, "proceed", True)
+    return get_client() if seceded else None
+
+
+def _start() -> Client:
+    cluster = LocalCluster(
+        n_workers=CPU_COUNT,
+        threads_per_worker=1,
+        processes=False,
+        # Its workers share the process with the user's own arrays: pausing them would not free those.
+        memory_limit=0,
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+        silence_logs=logging.WARNING,
+    )
+    try:
+        return Client(cluster, set_as_default=False)
+    except BaseException:
+        cluster.close()
+        raise
+
+
+def _close(client: Client) -> None:
+    cluster = client.cluster
+    client.close()
+    if cluster is not None:
+        cluster.close()
+
+
+def _after_fork() -> None:
+    global _embedded, _lock
+    _lock = threading.Lock()
+    client, _embedded = _embedded, None
+    if client is not None:
+        atexit.unregister(close_embedded)
+        _disown(client.cluster)
+        _of_parent.append(client)
+
+
+def _disown(cluster: Any) -> None:
+    cluster.shutdown_on_close = False
+    for server in (cluster.scheduler, *cluster.workers.values()):
+        # Else the child, when it ends, deletes the folders in which the parent's workers still keep files.
+        if server._workdir is not None:
+            server._workdir._finalizer.detach()
+
+
+os.register_at_fork(after_in_child=_after_fork)

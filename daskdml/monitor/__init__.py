@@ -1,0 +1,22 @@
+"""What a fit tells, and who listens: events, history, progress, stopping rules."""
+
+from daskdml.monitor._callback import Callback, StopTraining
+from daskdml.monitor._dispatch import CallbackList
+from daskdml.monitor._events import EpochEnd, FitEnd, FitInfo, RoundEnd
+from daskdml.monitor._history import History
+from daskdml.monitor._progress import ProgressBar
+from daskdml.monitor._stopping import StopDecision, StoppingRule
+
+__all__ = [
+    "Callback",
+    "CallbackList",
+    "EpochEnd",
+    "FitEnd",
+    "FitInfo",
+    "History",
+    "ProgressBar",
+    "RoundEnd",
+    "StopDecision",
+    "StopTraining",
+    "StoppingRule",
+]

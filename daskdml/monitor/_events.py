@@ -1,0 +1,70 @@
+"""What a fit tells its listeners while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FitInfo:
+    """What is known when a fit starts; None where it is not known (unknown chunk sizes)."""
+
+    estimator: str
+    strategy: str
+    n_replicas: int
+    n_blocks: int
+    n_rows: int | None
+    n_features: int
+    max_epochs: int
+    rounds_per_epoch: int
+    params: dict[str, Any] = field(default_factory=dict)
+    dashboard: str | None = None
+
+
+@dataclass(frozen=True)
+class RoundEnd:
+    """One synchronisation: the replicas trained, and now agree.
+
+    ``epoch`` and ``round`` count from 1, ``round`` over the whole fit. ``loss`` is the mean training loss a row,
+    each row's taken just before it was learnt from; ``objective`` adds the penalty. Seconds are summed over the
+    replicas, except ``seconds``, the wall time of the round. ``bytes`` are bytes of data read: recipe and cache.
+    """
+
+    epoch: int
+    round: int
+    loss: float
+    objective: float
+    rows: int
+    seconds: float
+    compute_seconds: float
+    load_seconds: float
+    wait_seconds: float
+    bytes: int
+    blocks_from_recipe: int = 0
+    blocks_from_memory: int = 0
+    blocks_from_disk: int = 0
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """One pass over the data. ``validation_score`` is None without early stopping."""
+
+    epoch: int
+    loss: float
+    objective: float
+    rows: int
+    seconds: float
+    validation_score: float | None = None
+    learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class FitEnd:
+    """The fit is over: ``reason`` is 'converged', 'max_iter', 'stopped' (by a callback) or 'failed'."""
+
+    reason: str
+    epochs: int
+    rows: int
+    seconds: float
+    error: str | None = None

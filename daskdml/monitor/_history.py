@@ -1,0 +1,79 @@
+"""What happened, round by round, as a table."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pandas as pd
+
+from daskdml.monitor._callback import Callback
+from daskdml.monitor._events import EpochEnd, FitInfo, RoundEnd
+
+COLUMNS: dict[str, str] = {
+    "round": "int64",
+    "epoch": "int64",
+    "loss": "float64",
+    "objective": "float64",
+    "rows": "int64",
+    "seconds": "float64",
+    "compute_seconds": "float64",
+    "load_seconds": "float64",
+    "wait_seconds": "float64",
+    "bytes": "int64",
+    "blocks_from_recipe": "int64",
+    "blocks_from_memory": "int64",
+    "blocks_from_disk": "int64",
+    "validation_score": "float64",
+    "learning_rate": "float64",
+}
+"""The columns of :meth:`History.to_frame`, in order, with their types."""
+
+_OF_ROUND = [f.name for f in fields(RoundEnd)]
+_NAN = float("nan")
+
+
+class History(Callback):
+    """Keep every round of a fit; :meth:`to_frame` gives them as a table.
+
+    Each estimator keeps one by itself and shows it as ``history_``. A listener that is used for a second fit
+    starts anew.
+
+    Examples
+    --------
+    >>> from daskdml.monitor import History
+    >>> history = History()
+    >>> history.to_frame().columns[:3].tolist()
+    ['round', 'epoch', 'loss']
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+
+    def on_fit_start(self, info: FitInfo) -> None:
+        self._rows = []
+
+    def on_round_end(self, event: RoundEnd) -> None:
+        row = {name: getattr(event, name) for name in _OF_ROUND}
+        self._rows.append(row | {"validation_score": _NAN, "learning_rate": _NAN})
+
+    def on_epoch_end(self, event: EpochEnd) -> None:
+        if not self._rows or self._rows[-1]["epoch"] != event.epoch:
+            raise RuntimeError(f"epoch {event.epoch} ended without a round; a strategy reports each round it runs")
+        for name in ("validation_score", "learning_rate"):
+            value = getattr(event, name)
+            self._rows[-1][name] = _NAN if value is None else float(value)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One line a round.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``round`` and ``epoch`` count from 1; ``loss`` and ``objective`` are means a row; ``seconds`` is the
+            round's wall time, ``compute_seconds``, ``load_seconds`` and ``wait_seconds`` are summed over replicas;
+            ``bytes`` of data were read, in blocks of which ``blocks_from_recipe`` were made from their source,
+            the others came from the cache. ``validation_score`` and ``learning_rate`` stand on the last round
+            of an epoch and are NaN elsewhere.
+        """
+        return pd.DataFrame(self._rows, columns=list(COLUMNS)).astype(COLUMNS)

@@ -1,0 +1,61 @@
+"""The estimator of a problem, fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from daskdml.io import InputError
+from daskdml.workflow._errors import RunError
+from daskdml.workflow._models import DEFAULTS, Choice
+from daskdml.workflow._target import CLASSIFICATION
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A task, the model for it and, of a classification, the classes."""
+
+    task: str
+    model: str
+    choice: Choice
+    classes: np.ndarray | None
+
+
+def fit_estimator(X: Any, y: Any, problem: Problem, settings: Any) -> Any:
+    """Train on lazy X and y; what goes wrong in a block becomes one :class:`RunError`."""
+    from daskdml.linear_model import SGDClassifier, SGDRegressor
+
+    kind = SGDClassifier if problem.task == CLASSIFICATION else SGDRegressor
+    params = {**DEFAULTS, **settings.params}
+    estimator = kind(
+        loss=loss_of(problem),
+        max_iter=settings.epochs,
+        random_state=settings.seed,
+        strategy=strategy_of(settings.strategy, settings.replicas),
+        verbose=int(settings.progress),
+    )
+    try:
+        estimator.set_params(**params)
+    except ValueError as error:
+        raise InputError(f"the model {problem.model!r}: {error}") from None
+    estimator.fit(X, y)
+    if not np.isfinite(estimator.coef_).all():
+        raise RunError("the training diverged: lower the step, for example --param coordinate_eta0=0.01")
+    return estimator
+
+
+def loss_of(problem: Problem) -> str:
+    """The estimator's loss: softmax takes the place of the logistic loss for three classes or more."""
+    several = problem.classes is not None and len(problem.classes) > 2
+    return problem.choice.multiclass if several and problem.choice.multiclass else problem.choice.loss
+
+
+def strategy_of(name: str, replicas: int | None) -> Any:
+    """The strategy object of a name."""
+    from daskdml.strategies import STRATEGIES
+
+    if name not in STRATEGIES:
+        raise InputError(f"unknown strategy {name!r}; it is one of {', '.join(STRATEGIES)}")
+    return STRATEGIES[name](n_replicas=replicas)

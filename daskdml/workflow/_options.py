@@ -1,0 +1,42 @@
+"""How a training is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from daskdml.io import InputError
+from daskdml.workflow._target import TASKS
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How :func:`train` trains; see there."""
+
+    target: str | None = None
+    task: str | None = None
+    model: str | None = None
+    strategy: str = "averaging"
+    replicas: int | None = None
+    epochs: int = 10
+    test_size: float = 0.2
+    seed: int = 0
+    categorical: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    params: dict[str, Any] = field(default_factory=dict)
+    progress: bool = False
+
+    def check(self) -> None:
+        """Raise :class:`InputError` for a value out of range."""
+        if self.task is not None and self.task not in TASKS:
+            raise InputError(f"unknown task {self.task!r}; it is {' or '.join(TASKS)}")
+        if not 0 <= self.test_size < 1:
+            raise InputError(
+                f"the test size {self.test_size} is not a fraction; give one from 0 to below 1, such as 0.2"
+            )
+        if self.epochs < 1:
+            raise InputError(f"{self.epochs} epochs are none; give at least 1")
+        if self.replicas is not None and self.replicas < 1:
+            raise InputError(f"{self.replicas} replicas are none; give at least 1, or leave them out")
+        if self.seed < 0:
+            raise InputError(f"the seed {self.seed} is negative; give 0 or more")

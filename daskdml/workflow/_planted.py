@@ -1,0 +1,76 @@
+"""A data set whose best possible accuracy is known, written by the workers as Parquet files."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+# Rows of a file: with 50 features of 4 bytes some 40 MB, which any worker can hold.
+_FILE_BYTES = 40e6
+_GROUP_ROWS = 1 << 15
+
+
+@dataclass(frozen=True)
+class Planted:
+    """Two classes drawn with the probabilities of a logistic model with known weights.
+
+    ``noise`` divides the scores: the larger, the more often a row's label is not the likelier one.
+    """
+
+    n_features: int = 50
+    seed: int = 0
+    noise: float = 1.0
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Weights for standard normal features; scores then have a standard deviation of 3 over the noise."""
+        w = np.random.default_rng([self.seed, 0]).standard_normal(self.n_features)
+        return (3.0 / self.noise * w / np.linalg.norm(w)).astype(np.float32)
+
+    @property
+    def row_bytes(self) -> int:
+        return 4 * self.n_features + 8
+
+    def draw(self, part: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Features, labels, and the probability of label 1, of ``n`` rows of file number ``part``."""
+        rng = np.random.default_rng([self.seed, 1, part])
+        X = rng.standard_normal((n, self.n_features), dtype=np.float32)
+        p = 1 / (1 + np.exp(-(X @ self.weights).astype(np.float64)))
+        return X, (rng.random(n) < p).astype(np.int64), p
+
+
+@dataclass(frozen=True)
+class Written:
+    """Rows and bytes of a file, and the accuracy of who knows the planted weights: that of the likelier label."""
+
+    rows: int
+    nbytes: int
+    right: int
+
+
+def write_file(planted: Planted, folder: str, part: int, rows: int) -> Written:
+    """Write file number ``part``; group by group, so that a worker holds one group of rows at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = os.path.join(folder, f"part-{part:04d}.parquet")
+    names = [f"x{j}" for j in range(planted.n_features)]
+    schema = pa.schema([*((n, pa.float32()) for n in names), ("label", pa.int64())])
+    right = 0
+    # Random floats neither pack nor repeat: packing them would only cost time.
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False, write_statistics=False) as writer:
+        for group, start in enumerate(range(0, rows, _GROUP_ROWS)):
+            X, y, p = planted.draw(part * 1_000_000 + group, min(_GROUP_ROWS, rows - start))
+            columns = np.ascontiguousarray(X.T)
+            writer.write_table(pa.Table.from_arrays([*map(pa.array, columns), pa.array(y)], schema=schema))
+            right += int(((p > 0.5) == y).sum())
+    return Written(rows, os.path.getsize(path), right)
+
+
+def file_rows(planted: Planted, total_bytes: float) -> list[int]:
+    """Rows of each file of a data set of about ``total_bytes``."""
+    rows = max(int(total_bytes // planted.row_bytes), 1)
+    n = max(1, int(np.ceil(rows * planted.row_bytes / _FILE_BYTES)))
+    return [rows * (i + 1) // n - rows * i // n for i in range(n)]

@@ -1,0 +1,125 @@
+import errno
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import daskdml.io._atomic as atomic
+from daskdml.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"x": np.arange(200.0), "y": np.arange(200) % 2, "one": 1, "word": ["a", "b"] * 100})
+    frame["x2"] = frame["x"].where(frame["x"] != 170, np.inf)
+    frame.to_csv("good.csv", index=False)
+    frame.to_parquet("good.parquet", index=False)
+    (tmp_path / "ragged.csv").write_text("x,y\n1,2\n3\n4,5\n")
+    (tmp_path / "empty.csv").write_text("x,y\n")
+    (tmp_path / "labels").write_text("1 1:1\n-1 2:1\n" * 9)
+    (tmp_path / "fake.skops").write_text("no model")
+    return tmp_path
+
+
+def refused(*arguments):
+    """The exit status and the one line on stderr; nothing may be left behind."""
+    before = sorted(os.listdir())
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert sorted(os.listdir()) == before
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    return result.exit_code, result.stderr
+
+
+WRONG_USE = [
+    (("train", "none.csv", "--target", "y"), "no such file: none.csv"),
+    (("train", "*.none", "--target", "y"), "no file matches '*.none'"),
+    (("train", "good.csv"), "Name it with --target"),
+    (("train", "good.csv", "--target", "Y"), "no column 'Y' in good.csv; did you mean 'y'?"),
+    (("train", "ragged.csv", "--target", "y"), "ragged.csv, line 3: 1 fields where there should be 2"),
+    (("train", "empty.csv", "--target", "y"), "no rows"),
+    (("train", "labels", "--target", "y"), "leave out --target"),
+    (("train", "good.csv", "--target", "y", "--drop", "z"), "no column 'z'"),
+    (("train", "good.csv", "--target", "y", "--categorical", "z"), "no column 'z'"),
+    (("train", "good.csv", "--target", "one", "--drop", "x2"), "only one class, 1"),
+    (("train", "good.parquet", "--target", "y"), "column 'x2' holds an infinity in block"),
+    (("train", "good.csv", "--target", "word", "--task", "regression", "--drop", "x2"), "the target is text"),
+    (("train", "good.csv", "--target", "y", "--drop", "x2", "--model", "linear"), "is for regression"),
+    (("train", "good.csv", "--target", "y", "--model", "forest", "--drop", "x2"), "unknown model 'forest'"),
+    (("train", "good.csv", "--target", "y", "--test-size", "1"), "is not a fraction"),
+    (("train", "good.csv", "--target", "y", "--epochs", "0"), "0 epochs are none"),
+    (("train", "good.csv", "--target", "y", "--replicas", "0"), "0 replicas are none"),
+    (("train", "good.csv", "--target", "y", "--seed", "-1"), "the seed -1 is negative"),
+    (("train", "good.csv", "--target", "y", "--output", "no/m.skops"), "there is no directory"),
+    (("train", "good.csv", "--target", "y", "--workers", "0"), "--workers 0 is less than 1"),
+    (("train", "good.csv", "--target", "y", "--memory-limit", "much"), "'much' is no amount of memory"),
+    (("train", "good.csv", "--target", "y", "--memory-limit", "10MB"), "too little"),
+    (
+        ("train", "good.csv", "--target", "y", "--workers", "1", "--scheduler", "tcp://127.0.0.1:1"),
+        "leave out --workers",
+    ),
+    (("train", "good.csv", "--target", "y", "--drop", "x2", "--param", "alhpa=1"), "alhpa"),
+    (("predict", "none.skops", "good.csv", "--output", "p.csv"), "no such model file: none.skops"),
+    (("predict", "fake.skops", "good.csv", "--output", "p.csv"), "fake.skops is no model of daskdml"),
+    (("predict", "fake.skops", "good.csv", "--output", "p.txt"), "unknown ending"),
+    (("inspect", "fake.skops"), "fake.skops is no model of daskdml"),
+    (("demo", "--size", "100MB"), "fit in the workers' memory"),
+    (("demo", "--size", "lots"), "write an amount of memory"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG_USE, ids=[m for _, m in WRONG_USE])
+def test_wrong_use_is_one_line_and_status_2(arguments, message, folder):
+    status, stderr = refused(*arguments, *(["--quiet"] if arguments[0] != "predict" else []))
+    assert message in stderr
+    assert (status, stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("arguments", [("train",), ("train", "x.csv", "--tartget", "y"), ("trian",)])
+def test_wrong_options_are_status_2(arguments, folder):
+    assert refused(*arguments)[0] == 2
+
+
+def test_a_scheduler_that_does_not_answer_is_a_failed_run(folder, monkeypatch):
+    monkeypatch.setattr("daskdml.workflow._session._TIMEOUT", 1)
+    status, stderr = refused("train", "good.csv", "--target", "y", "--scheduler", "tcp://127.0.0.1:1")
+    assert status == 1 and stderr.count("\n") == 1 and "no scheduler answers at tcp://127.0.0.1:1" in stderr
+
+
+def test_a_model_for_other_columns_names_the_one_that_is_missing(folder):
+    frame = pd.read_csv("good.csv").drop(columns="x2")
+    frame.to_csv("train.csv", index=False)
+    assert CliRunner().invoke(main, ["train", "train.csv", "--target", "y", "--output", "m.skops"]).exit_code == 0
+    frame.rename(columns={"word": "wrod"}).to_csv("other.csv", index=False)
+    status, stderr = refused("predict", "m.skops", "other.csv", "--output", "p.parquet")
+    assert status == 2 and "no column 'word' in other.csv; did you mean 'wrod'?" in stderr
+    status, stderr = refused("predict", "m.skops", "labels", "--output", "p.parquet")
+    assert status == 2 and "svmlight" in stderr
+
+
+def test_a_bad_line_in_the_middle_of_a_prediction_leaves_no_file(folder):
+    frame = pd.read_csv("good.csv")[["x", "y"]]
+    frame.to_csv("train.csv", index=False)
+    assert CliRunner().invoke(main, ["train", "train.csv", "--target", "y", "--output", "m.skops"]).exit_code == 0
+    lines = ["x,y", *(["1.5,0"] * 600_000)]
+    lines[100_000] = "1.5"
+    (folder / "late.csv").write_text("\n".join(lines))
+    status, stderr = refused("predict", "m.skops", "late.csv", "--output", "p.csv")
+    assert status == 2 and "late.csv, line 100001: 1 fields where there should be 2" in stderr
+
+
+def test_a_full_disk_is_a_failed_run_and_leaves_nothing(folder, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    status, stderr = refused("train", "good.csv", "--target", "y", "--drop", "x2", "--output", "m.skops", "--quiet")
+    assert status == 1 and stderr.count("\n") == 1 and "is full" in stderr
+
+
+def test_debug_shows_the_traceback(folder):
+    result = CliRunner().invoke(main, ["train", "none.csv", "--target", "y", "--debug"])
+    assert result.exit_code == 2 and "Traceback" in result.stderr and "InputError" in result.stderr

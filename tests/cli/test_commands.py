@@ -1,0 +1,144 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from click.testing import CliRunner
+
+from daskdml.cli import main
+from daskdml.io import load_model
+
+N = 400
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "size": rng.normal(50, 9, N),
+            "colour": rng.choice(["red", "green", "blue"], N),
+            "gap": np.where(rng.random(N) < 0.2, np.nan, rng.normal(size=N)),
+        }
+    )
+    score = (frame["size"] - 50) / 9 + 2.0 * (frame["colour"] == "red")
+    frame["kind"] = np.where(score > 2, "high", np.where(score > 0, "middle", "low"))
+    frame["side"] = np.where(score > 0.5, 1, 0)
+    frame["amount"] = 3 * score + rng.normal(0, 0.1, N)
+    return frame
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def trained(*arguments):
+    result = run("train", *arguments, "--json", "--epochs", 5)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def to_csv(frame, folder):
+    frame.to_csv(folder / "t.csv", index=False)
+    return folder / "t.csv"
+
+
+def to_parquet(frame, folder):
+    frame.to_parquet(folder / "t.parquet", index=False, row_group_size=90)
+    return folder / "t.parquet"
+
+
+def to_zarr(frame, folder):
+    group = zarr.open_group(folder / "t.zarr", mode="w")
+    numbers = frame.select_dtypes("number")
+    for name in numbers:
+        group.create_array(name, data=numbers[name].to_numpy(), chunks=(128,))
+    return folder / "t.zarr"
+
+
+KEYS = ["rows", "features", "task", "strategy", "replicas", "epochs", "seconds", "train_loss", "test", "baseline"]
+
+
+@pytest.mark.parametrize("write", [to_csv, to_parquet])
+def test_train_predict_and_inspect(write, table, tmp_path):
+    path, model = write(table, tmp_path), tmp_path / "m.skops"
+    told = trained(path, "--target", "kind", "--drop", "side", "--drop", "amount", "--output", model)
+    assert list(told) == KEYS
+    assert told["rows"] == N and told["task"] == "classification" and told["features"] == 5
+    assert told["test"]["accuracy"] > told["baseline"]["accuracy"] + 0.2
+    assert told["test"]["log_loss"] < told["baseline"]["log_loss"]
+
+    out = tmp_path / "p.parquet"
+    assert run("predict", model, path, "--output", out, "--proba").exit_code == 0
+    got = pd.read_parquet(out)
+    assert list(got) == ["prediction", "proba_high", "proba_low", "proba_middle"] and len(got) == N
+    np.testing.assert_allclose(got.iloc[:, 1:].sum(axis=1), 1, atol=1e-5)
+    assert (got["prediction"] == table["kind"]).mean() > 0.8  # the order of the rows is kept
+    np.testing.assert_array_equal(got["prediction"], load_model(model).predict(table))
+
+    shown = run("inspect", model, "--json")
+    found = json.loads(shown.stdout.strip().splitlines()[-1])
+    assert found["classes"] == ["high", "low", "middle"] and found["columns"] == ["size", "colour", "gap"]
+    assert found["training"]["rows"] == N and len(found["training"]["loss_by_epoch"]) == told["epochs"]
+    assert "colour=red" in shown.stdout and "daskdml" in found["versions"]
+
+
+def test_regression_on_zarr_to_csv(table, tmp_path):
+    path, model = to_zarr(table, tmp_path), tmp_path / "m.skops"
+    told = trained(path, "--target", "amount", "--output", model, "--param", "coordinate_eta0=0.5", "--seed", 3)
+    assert told["task"] == "regression" and told["test"]["rmse"] < told["baseline"]["rmse"]
+    assert run("predict", model, path, "--output", tmp_path / "p.csv").exit_code == 0
+    assert len(pd.read_csv(tmp_path / "p.csv")) == N
+
+
+def test_svmlight_needs_no_target(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = [f"{'+1' if a else '-1'} {1 + a}:1 {3 + b}:1" for a, b in rng.integers(0, 2, (300, 2))]
+    (tmp_path / "a").write_text("\n".join(lines) + "\n")
+    told = trained(tmp_path / "a", "--output", tmp_path / "m.skops", "--model", "svm")
+    assert told["features"] == 4 and told["test"]["accuracy"] == 1 and "log_loss" not in told["test"]
+    (tmp_path / "b").write_text("1 1:1\n-1 2:1 9:1\n")
+    assert run("predict", tmp_path / "m.skops", tmp_path / "b", "--output", tmp_path / "p.csv").exit_code == 0
+    assert pd.read_csv(tmp_path / "p.csv")["prediction"].tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "task"),
+    [
+        ("side", (), "classification"),
+        ("kind", (), "classification"),
+        ("amount", (), "regression"),
+        ("side", ("--task", "regression"), "regression"),
+    ],
+)
+def test_the_task_follows_from_the_target(target, options, task, table, tmp_path):
+    told = trained(to_csv(table[["size", "colour", target]], tmp_path), "--target", target, *options)
+    assert told["task"] == task
+
+
+def test_many_whole_numbers_are_amounts_and_the_choice_is_told(tmp_path):
+    pd.DataFrame({"x": range(300), "y": range(300)}).to_csv(tmp_path / "t.csv", index=False)
+    result = run("train", tmp_path / "t.csv", "--target", "y", "--epochs", 1)
+    assert "task: regression (the target has whole numbers, more than 50 different ones)" in result.stderr
+
+
+@pytest.mark.parametrize("strategy", ["averaging", "bsp"])
+def test_strategy_replicas_and_seed_are_honoured(strategy, table, tmp_path):
+    path = to_parquet(table, tmp_path)
+    arguments = (path, "--target", "amount", "--drop", "kind", "--strategy", strategy, "--replicas", 3)
+    first, second, other = trained(*arguments), trained(*arguments), trained(*arguments, "--seed", 1)
+    assert first["strategy"] == strategy and first["replicas"] == 3
+    assert first["test"] == second["test"] and first["train_loss"] == second["train_loss"]
+    assert first["test"] != other["test"]
+
+
+def test_quiet_says_nothing_and_no_test_part_is_no_test(table, tmp_path):
+    result = run("train", to_csv(table, tmp_path), "--target", "kind", "--quiet", "--epochs", 1)
+    assert (result.exit_code, result.output) == (0, "")
+    assert trained(to_csv(table, tmp_path), "--target", "kind", "--test-size", 0)["test"] == {}
+
+
+def test_rows_without_a_target_are_left_out(table, tmp_path):
+    frame = table.assign(kind=table["kind"].where(table.index % 4 > 0))
+    assert trained(to_csv(frame, tmp_path), "--target", "kind")["rows"] == N - N // 4

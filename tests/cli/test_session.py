@@ -1,0 +1,109 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from distributed import LocalCluster
+
+from daskdml.workflow import RunError, check_workers, demo, session
+
+HERE = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-c", "from daskdml.cli import main; main()"]
+
+
+def environment(**more):
+    return os.environ | {"PYTHONPATH": str(HERE)} | more
+
+
+def shell(*arguments, **more):
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=240, env=environment(**more)
+    )
+
+
+def test_in_a_shell_stdout_has_the_report_and_last_the_json(tmp_path):
+    pd.DataFrame({"x": range(200), "y": [0, 1] * 100}).to_csv(tmp_path / "t.csv", index=False)
+    options = ["--target", "y", "--epochs", 2, "--workers", 2, "--memory-limit", "1GB", "--json"]
+    done = shell("train", tmp_path / "t.csv", *options, "--output", tmp_path / "m.skops")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    assert told["rows"] == 200 and told["replicas"] == 2
+    assert "distributed" not in done.stderr and "Warning" not in done.stderr
+
+
+def test_in_a_shell_wrong_use_is_one_line(tmp_path):
+    done = shell("train", tmp_path / "none.csv", "--target", "y")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("daskdml: no such file: ") and done.stderr.count("\n") == 1
+
+
+def test_workers_of_another_version_are_refused_before_training(client, monkeypatch):
+    check_workers(client)
+    monkeypatch.setattr("daskdml.workflow._session.__version__", "999")
+    with pytest.raises(RunError, match=r"has daskdml .* but this process 999; install the same"):
+        check_workers(client)
+
+
+def test_workers_that_lack_daskdml_are_named(client, monkeypatch):
+    import pydoc
+
+    monkeypatch.setattr(pydoc, "locate", _nothing)
+    with pytest.raises(RunError, match=r"worker .* lacks daskdml; install daskdml=="):
+        check_workers(client)
+
+
+def _nothing(path):
+    return None
+
+
+def test_a_scheduler_is_used_and_left_running():
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None, memory_limit=0
+    ) as cluster:
+        with session(scheduler=cluster.scheduler_address) as client:
+            assert len(client.nthreads()) == 1
+        assert cluster.scheduler.status.name == "running"
+
+
+@pytest.mark.slow
+def test_the_demonstration_trains_out_of_core_and_cleans_up():
+    before = set(os.listdir(tempfile.gettempdir()))
+    said = []
+    result = demo(size="800MB", workers=1, memory_limit="700MB", epochs=1, say=said.append)
+    assert result.gigabytes > result.memory_limit_gb and result.restarts == 0
+    assert max(result.peak_memory_mb.values()) < 700 * 1.05
+    assert result.best_accuracy - 0.01 < result.accuracy < result.best_accuracy + 0.01
+    assert any("GB of Parquet" in text for text in said)
+    assert {f for f in set(os.listdir(tempfile.gettempdir())) - before if "demo" in f} == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demonstration_leaves_nothing(how, tmp_path):
+    process = subprocess.Popen(
+        [*COMMAND, "demo", "--size", "1GB", "--workers", "1", "--memory-limit", "600MB"],
+        env=environment(TMPDIR=str(tmp_path)),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("daskdml-demo-*/*.parquet")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(how)
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    assert process.returncode == 130
+    assert stderr.strip().splitlines()[-1] == "daskdml: interrupted"
+    assert list(tmp_path.glob("daskdml-demo-*")) == []

@@ -1,0 +1,121 @@
+"""Clusters and data for the tests, and a check that each test leaves nothing behind."""
+
+import functools
+import importlib.util
+import operator
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.leaks import Leftovers
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+_scratch = pytest.StashKey[str]()
+# What there was when the session's cluster had started, which may be in the middle of a test.
+_of_session = []
+
+
+def pytest_configure(config):
+    # A temporary folder of our own: what another program leaves in the common one is no leak of ours. pytest's
+    # own tmp_path stays where it is looked for after a failure.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    config.stash[_scratch] = tempfile.tempdir = tempfile.mkdtemp(prefix="daskdml-tests-")
+    os.environ["TMPDIR"] = tempfile.tempdir
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(config.stash[_scratch], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items):
+    if any("gpu" in item.keywords for item in items) and not _has_gpu():
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device, or no cupy to use it"))
+
+
+def _has_gpu():
+    if importlib.util.find_spec("cupy") is None:
+        return False
+    import cupy
+
+    try:
+        return cupy.cuda.runtime.getDeviceCount() > 0
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind():
+    """Fail a test after which threads, processes, ports, clients or temporary files remain."""
+    before = Leftovers.now()
+    yield
+    from daskdml.cluster import close_embedded
+
+    # A fit without a client starts it, and it stays till the end of the process by design.
+    close_embedded()
+    _close_joblib()
+    remains = functools.reduce(operator.or_, _of_session, before).remaining()
+    if remains:
+        pytest.fail("this test left behind: " + "; ".join(remains), pytrace=False)
+
+
+def _close_joblib():
+    """Joblib keeps its pool of processes for whoever asks next."""
+    from joblib.externals.loky import reusable_executor
+
+    if reusable_executor._executor is not None:
+        reusable_executor._executor.shutdown(wait=True)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A cluster inside this process: two workers of one thread; every test may use it, none changes it."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        memory_limit=0,
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+    ) as cluster:
+        _of_session.append(Leftovers.now())
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster):
+    """The active client, of the cluster inside this process."""
+    from distributed import Client
+
+    with Client(cluster) as client:
+        yield client
+
+
+@pytest.fixture
+def process_client():
+    """Make an active client of a new cluster of processes: ``process_client(n_workers=2, memory_limit="500MB")``."""
+    from daskdml.cluster import local
+
+    clients = []
+
+    def make(n_workers=2, **options):
+        clients.append(local(n_workers, **{"dashboard_address": "127.0.0.1:0"} | options))
+        return clients[-1]
+
+    yield make
+    for client in reversed(clients):
+        client.close()
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real data sets; skips the test where there is none."""
+    if not DATA.is_dir():
+        pytest.skip("the folder of real data sets, ../shared/data beside the checkout, is absent")
+    return DATA

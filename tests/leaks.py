@@ -1,0 +1,113 @@
+"""What a process holds: threads, children, ports, clients, temporary files. Compare before and after a test."""
+
+import gc
+import os
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, fields
+
+import dask.threaded
+import psutil
+from distributed import Client
+
+PATIENCE = 5.0
+"""Seconds that closing things may take in the background."""
+
+# Started when first needed by a running cluster or a library, few, and kept until the process ends.
+_POOLS = (
+    "Dask-Default-Threads", "Dask-Actor-Threads", "Dask-Offload", "Dask-Callback", "TCP-Executor", "asyncio_",
+    "zarr_io", "fsspecIO",
+)  # fmt: skip
+_SERVANTS = ("resource_tracker", "forkserver")
+# scikit-learn's and joblib's own, deleted when the process ends.
+_FILES = ("sklearn_testing_", "joblib_memmapping_folder", "loky-")
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """What there was at one moment."""
+
+    threads: frozenset
+    children: frozenset
+    ports: frozenset
+    clients: frozenset
+    files: frozenset
+
+    @classmethod
+    def now(cls):
+        """What there is at this moment."""
+        return cls(_threads(), _children(), _ports(), _clients(), _files())
+
+    def __or__(self, other):
+        """What there was at either of two moments."""
+        return Leftovers(*(getattr(self, f.name) | getattr(other, f.name) for f in fields(self)))
+
+    def remaining(self):
+        """What there is now and was not then, once what closes had time to close; a sentence each."""
+        end = time.monotonic() + PATIENCE
+        while (found := self._compare()) and time.monotonic() < end:
+            gc.collect()
+            time.sleep(0.02)
+        return found
+
+    def _compare(self):
+        now = Leftovers.now()
+        # A worker that shares the process opens a client to its own scheduler when a task asks for one.
+        addresses = {address for _, address in self.clients}
+        new = {
+            "threads": {thread.name for thread in now.threads - self.threads},
+            "processes": {f"{child.pid} {_command(child)}" for child in now.children - self.children},
+            "listening ports": now.ports - self.ports,
+            "open clients": {address for _, address in now.clients - self.clients if address not in addresses},
+            "temporary files": now.files - self.files,
+        }
+        return [f"{what} {sorted(map(str, which))}" for what, which in new.items() if which]
+
+
+def _threads():
+    pools = [dask.threaded.default_pool, *(pool for of in dask.threaded.pools.values() for pool in of.values())]
+    shared = {thread for pool in pools for thread in getattr(pool, "_threads", ())}
+    return frozenset(t for t in threading.enumerate() if t not in shared and not any(pool in t.name for pool in _POOLS))
+
+
+def _children():
+    children = psutil.Process().children(recursive=True)
+    return frozenset(child for child in children if not any(name in _command(child) for name in _SERVANTS))
+
+
+def _command(process):
+    try:
+        return " ".join(process.cmdline()) if process.status() != psutil.STATUS_ZOMBIE else "ended, not waited for"
+    except psutil.NoSuchProcess:
+        return "gone"
+
+
+def _ports():
+    found = set()
+    for process in (psutil.Process(), *_children()):
+        try:
+            found |= {c.laddr for c in process.net_connections(kind="inet") if c.status == psutil.CONN_LISTEN}
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return frozenset(found)
+
+
+def _clients():
+    return frozenset(
+        (id(c), _address(c)) for c in list(Client._instances) if c.status not in ("closed", "newly-created")
+    )
+
+
+def _address(client):
+    return client.scheduler.address if client.scheduler is not None else "unknown"
+
+
+def _files():
+    top = tempfile.gettempdir()
+    workers = os.path.join(top, "dask-scratch-space")
+    names = {entry.path for entry in os.scandir(top) if entry.path != workers and not entry.name.startswith(_FILES)}
+    if os.path.isdir(workers):
+        # The folder's own two locks stay with it.
+        names |= {entry.path for entry in os.scandir(workers) if entry.name not in ("global.lock", "purge.lock")}
+    return frozenset(names)
