@@ -46,7 +46,7 @@ def current_client() -> Client | None:
         client = _client_of_task() if _inside_task() else Client.current()
     except ValueError:
         return None
-    if client is None or client is _embedded:
+    if client is None or client is _embedded or client.status in ("closing", "closed"):
         return None
     if client.asynchronous:
         raise ValueError(f"{client!r} is asynchronous, and a fit waits; make a Client without asynchronous=True")

@@ -6,7 +6,7 @@ from daskdml.strategies._averaging import Averaging
 from daskdml.strategies._bsp import BSP
 from daskdml.strategies._dask import DaskRunner
 from daskdml.strategies._local import LocalRunner
-from daskdml.strategies._plan import Holdout, Piece, Work, mixed_seed, plan_epoch, shares
+from daskdml.strategies._plan import Holdout, Piece, Work, mixed_seed, mixed_shares, plan_epoch, shares
 from daskdml.strategies._strategy import Agreed, Partial, Synchronous
 from daskdml.strategies._train import Schedule, Trained, train
 from daskdml.strategies._work import Blocks, InMemory, Report
@@ -50,6 +50,7 @@ __all__ = [
     "Work",
     "as_strategy",
     "mixed_seed",
+    "mixed_shares",
     "plan_epoch",
     "shares",
     "train",

@@ -202,13 +202,13 @@ class DaskRunner:
         )
 
     def _assign(self, work: Work, active: np.ndarray) -> _tasks.Assignment:
-        recipes = {piece.block: self.data.recipes[piece.block] for piece in work.pieces}
+        recipes = {block: self.data.recipes[block] for block in work.blocks}
         return _tasks.Assignment(work, Blocks(recipes, {}, self.cache, self.plan), active)
 
     def _inputs(self, work: Work) -> list[Future]:
         if self.data.self_contained:
             return []
-        return [f for piece in work.pieces for f in self.data.inputs(self.client, piece.block)]
+        return [f for block in work.blocks for f in self.data.inputs(self.client, block)]
 
     def _assign_homes(self, n_replicas: int) -> None:
         """Give every replica a worker, the one it had if that still runs: its blocks are cached there."""
@@ -273,7 +273,10 @@ class DaskRunner:
 
 
 def _segments(work: Work) -> Iterator[Work]:
-    """A work in windows of a few blocks; one, empty, where it has none."""
+    """A work in windows of a few blocks; one, empty, where it has none; all of it where blocks come back."""
+    if len(work.blocks) < len(work.pieces):
+        yield work
+        return
     for at in range(0, max(1, len(work.pieces)), _WINDOW):
         yield replace(work, pieces=work.pieces[at : at + _WINDOW])
 

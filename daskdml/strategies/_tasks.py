@@ -37,9 +37,9 @@ class Assignment:
         if not inputs:
             return self.blocks
         found, at = {}, 0
-        for piece in self.work.pieces:
-            wanted = len(self.blocks.recipes[piece.block].given)
-            found[piece.block] = inputs[at : at + wanted]
+        for block in self.work.blocks:
+            wanted = len(self.blocks.recipes[block].given)
+            found[block] = inputs[at : at + wanted]
             at += wanted
         return Blocks(self.blocks.recipes, found, self.blocks.cache, self.blocks.plan)
 

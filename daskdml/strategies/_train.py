@@ -10,9 +10,16 @@ import numpy as np
 
 from daskdml.models import Model
 from daskdml.monitor import CallbackList, EpochEnd, FitEnd, FitInfo, RoundEnd, StoppingRule, StopTraining
-from daskdml.strategies._plan import Holdout, Piece, Work, plan_epoch, shares
+from daskdml.strategies._plan import Holdout, Piece, Work, mixed_shares, plan_epoch, shares
 from daskdml.strategies._strategy import Agreed, Synchronous
 from daskdml.strategies._work import Report
+
+
+# Into how many pieces a block is cut, for rows of all blocks to mix; more gains nothing on data sorted by label.
+MIXING = 32
+# The bytes of blocks up to which that is done. Whether they are is known after the first epoch, which is the first
+# to read them all; so the result does not depend on how much was known, or on how much memory there is.
+MIXED_BYTES = 2**28
 
 
 class Runner(Protocol):
@@ -67,6 +74,8 @@ def train(
         listeners.on_fit_start(replace(info, rounds_per_epoch=rounds))
         for epoch in range(1, schedule.max_epochs + 1):
             teller.begin(epoch, ~schedule.rule.stopped)
+            if epoch == 2 and schedule.shuffle and schedule.n_blocks > 1 and teller.first_bytes <= MIXED_BYTES:
+                dealt = mixed_shares(schedule.n_blocks, schedule.n_replicas, MIXING)
             works = plan_epoch(dealt, rounds, epoch, schedule.seed, schedule.shuffle, schedule.holdout)
             agreed, stopped = runner.epoch(agreed, works, teller.active, teller.on_round)
             if not teller.rows and not stopped:
@@ -122,6 +131,9 @@ class _Teller:
         self.model = model
         self.epoch = self.round = self.all_rows = 0
         self.active = np.ones(model.n_problems, dtype=bool)
+        # Of the blocks, all of them once; unknown until the first epoch has read them.
+        self.first_bytes = float("inf")
+        self._bytes = 0
         self.stopped = False
         self.last: dict[str, np.ndarray] = {}
 
@@ -139,6 +151,7 @@ class _Teller:
         self.round += 1
         self.rows += totals.rows
         self.all_rows += totals.rows
+        self._bytes += report.bytes
         self.loss += totals.loss
         self.objective += totals.objective
         event = RoundEnd(
@@ -164,6 +177,8 @@ class _Teller:
         return self.objective / max(self.rows, 1)
 
     def end(self, score: float | None, rate: float) -> None:
+        if self.epoch == 1:
+            self.first_bytes = self._bytes
         event = EpochEnd(
             epoch=self.epoch,
             loss=self._mean("loss", self.loss, self.rows),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from daskdml.data import Block, CacheSpec, MemoryPlan, stream
 from daskdml.models import Model, Totals
-from daskdml.strategies._plan import Piece, Work
+from daskdml.strategies._plan import Piece, Work, part_of
 
 
 @dataclass(frozen=True)
@@ -61,39 +62,75 @@ def walk(blocks: Blocks | InMemory, pieces: tuple[Piece, ...], visit: Callable[[
     counts = {"recipe": 0, "memory": 0, "disk": 0}
     load_seconds = wait_seconds = compute_seconds = 0.0
     nbytes = 0
-    recipes = [blocks.recipes[piece.block] for piece in pieces]
-    with stream(recipes, blocks.inputs, cache=blocks.cache, plan=blocks.plan) as walked:
-        for piece, (block, load) in zip(pieces, walked, strict=True):
+    # A block that comes back is found in the cache; where there is none, its chunk is in memory and is kept.
+    kept: dict[int, Block] | None = {} if blocks.cache is None or blocks.inputs else None
+    uses, seen = Counter(piece.block for piece in pieces), set[int]()
+    due = [p.block for p in pieces] if kept is None else list(uses)
+    with stream([blocks.recipes[b] for b in due], blocks.inputs, cache=blocks.cache, plan=blocks.plan) as walked:
+        for piece in pieces:
+            if kept is not None and piece.block in kept:
+                block = kept[piece.block]
+            else:
+                block, load = next(walked)
+                load_seconds += load.seconds
+                wait_seconds += load.wait_seconds
+                # What is still in memory when it comes back was not read again.
+                if load.source != "memory" or piece.block not in seen:
+                    nbytes += load.nbytes
+                    counts[load.source] += 1
+                seen.add(piece.block)
             start = time.perf_counter()
             if block.n_rows:
                 visit(block, piece)
             compute_seconds += time.perf_counter() - start
-            load_seconds += load.seconds
-            wait_seconds += load.wait_seconds
-            nbytes += load.nbytes
-            counts[load.source] += 1
+            uses[piece.block] -= 1
+            if kept is not None:
+                kept[piece.block] = block
+                if not uses[piece.block]:
+                    del kept[piece.block]
             # The name would keep the block alive while the next one is waited for.
             del block
     return Report(None, compute_seconds, load_seconds, wait_seconds, nbytes, **counts)
 
 
+class _Orders:
+    """The rows of each piece; a block's permutation is kept for as long as pieces of it are to come."""
+
+    def __init__(self, work: Work):
+        self._work = work
+        self._uses = Counter(piece.block for piece in work.pieces)
+        self._orders: dict[int, np.ndarray] = {}
+
+    def of(self, piece: Piece, n_rows: int) -> np.ndarray:
+        order = self._orders.get(piece.block)
+        if order is None:
+            order = self._orders[piece.block] = self._work.block_order(piece.block, n_rows)
+        self._uses[piece.block] -= 1
+        if not self._uses[piece.block]:
+            del self._orders[piece.block]
+        return part_of(order, piece)
+
+
 def train_pieces(model: Model, state: Any, work: Work, active: np.ndarray, blocks: Blocks | InMemory) -> Report:
     """Learn from the rows of ``work``, changing ``state`` in place."""
+    nothing = Totals(0, np.zeros(model.n_problems), np.zeros(model.n_problems))
     totals: list[Totals] = []
+    orders = _Orders(work)
 
     def visit(block: Block, piece: Piece) -> None:
-        totals.append(model.train(state, block, work.order(piece, block.n_rows), active))
+        totals.append(model.train(state, block, orders.of(piece, block.n_rows), active))
 
-    return _with_totals(walk(blocks, work.pieces, visit), totals, model)
+    return walk(blocks, work.pieces, visit) + Report(sum(totals, nothing))
 
 
 def add_pieces(
     model: Model, state: Any, gradient: Any, work: Work, active: np.ndarray, blocks: Blocks | InMemory
 ) -> Report:
     """Add the gradient of the rows of ``work`` to ``gradient``."""
+    orders = _Orders(work)
 
     def visit(block: Block, piece: Piece) -> None:
-        model.add_gradient(state, block, work.order(piece, block.n_rows), active, gradient)
+        model.add_gradient(state, block, orders.of(piece, block.n_rows), active, gradient)
 
     return walk(blocks, work.pieces, visit)
 
@@ -111,8 +148,3 @@ def evaluate_pieces(model: Model, state: Any, work: Work, blocks: Blocks | InMem
 
     walk(blocks, work.pieces, visit)
     return sum(found[1:], found[0]) if found else None
-
-
-def _with_totals(report: Report, totals: list[Totals], model: Model) -> Report:
-    nothing = Totals(0, np.zeros(model.n_problems), np.zeros(model.n_problems))
-    return report + Report(sum(totals, nothing))

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskdml.strategies import Holdout, plan_epoch, shares
+from daskdml.strategies import Holdout, mixed_shares, plan_epoch, shares
 
 plans = st.fixed_dictionaries(
     {
@@ -16,13 +16,14 @@ plans = st.fixed_dictionaries(
         "seed": st.integers(0, 2**31 - 1),
         "shuffle": st.booleans(),
         "held": st.sampled_from([0.0, 0.3]),
+        "mixed": st.booleans(),
     }
 )
 
 
-def visited(lengths, n_replicas, rounds, seed, shuffle, held, epoch=1):
+def visited(lengths, n_replicas, rounds, seed, shuffle, held, epoch=1, mixed=False):
     holdout = Holdout(held, seed) if held else None
-    dealt = shares(len(lengths), n_replicas, seed, shuffle)
+    dealt = mixed_shares(len(lengths), n_replicas, 16) if mixed else shares(len(lengths), n_replicas, seed, shuffle)
     rows = [[] for _ in range(n_replicas)]
     for works in plan_epoch(dealt, rounds, epoch, seed, shuffle, holdout):
         for work in works:
