@@ -14,7 +14,6 @@ from daskdml.strategies._plan import Holdout, Piece, Work, mixed_shares, plan_ep
 from daskdml.strategies._strategy import Agreed, Synchronous
 from daskdml.strategies._work import Report
 
-
 # Into how many pieces a block is cut, for rows of all blocks to mix; more gains nothing on data sorted by label.
 MIXING = 32
 # The bytes of blocks up to which that is done. Whether they are is known after the first epoch, which is the first
