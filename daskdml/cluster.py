@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import pydoc
 import threading
 from typing import Any
 
@@ -15,7 +16,9 @@ from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, get_client, get_worker
 from distributed.threadpoolexecutor import thread_state
 
-__all__ = ["close_embedded", "current_client", "embedded", "local"]
+from daskdml._version import __version__
+
+__all__ = ["check_workers", "close_embedded", "current_client", "embedded", "local"]
 
 _lock = threading.Lock()
 _embedded: Client | None = None
@@ -178,3 +181,38 @@ def _disown(cluster: Any) -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def check_workers(client: Client, timeout: float = 30.0) -> None:
+    """Raise RuntimeError unless the cluster has workers, and every one this version of daskdml.
+
+    Parameters
+    ----------
+    client : Client
+    timeout : float, default 30
+        Seconds to wait for the first worker.
+
+    Examples
+    --------
+    >>> from daskdml.cluster import check_workers, embedded
+    >>> check_workers(embedded())
+    """
+    try:
+        client.wait_for_workers(1, timeout=timeout)
+    except TimeoutError:
+        raise RuntimeError(
+            f"the scheduler at {client.scheduler.address} has no workers; start some with 'dask worker'"
+        ) from None
+    # A function of daskdml's own could not even be unpickled by a worker that lacks it; pydoc's is everywhere.
+    found = client.run(pydoc.locate, "daskdml._version.__version__", on_error="return")
+    for address, version in found.items():
+        if isinstance(version, BaseException):
+            # What pydoc raises is the error in its own words, a line of its own for each part.
+            reason = " ".join(str(version).split())
+            raise RuntimeError(f"worker {address} cannot import daskdml ({reason}); mend its environment")
+        if version is None:
+            raise RuntimeError(f"worker {address} lacks daskdml; install daskdml=={__version__} in its environment")
+        if version != __version__:
+            raise RuntimeError(
+                f"worker {address} has daskdml {version} but this process {__version__}; install the same on both"
+            )

@@ -35,7 +35,7 @@ class Labels:
         if len(self.classes) < 2:
             raise ValueError(
                 f"The number of classes has to be greater than one; got {len(self.classes)} class"
-                + (f" ({self.classes[0]!r})" if len(self.classes) else "")
+                + (f" ({self.classes.tolist()[0]!r})" if len(self.classes) else "")
             )
 
     def codes(self, dtype: np.dtype) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from daskdml.cluster import current_client, embedded
+from daskdml.cluster import check_workers, current_client, embedded
 from daskdml.data import Block, Dataset, Schema, Target, as_dataset, is_in_memory
 from daskdml.data._sources import features
 from daskdml.models import LinearModel
@@ -76,8 +76,10 @@ def stays_in_process(strategy: str | Synchronous, *arrays: Any) -> bool:
 
 
 def working_client() -> Any:
-    """The active client, or the embedded cluster's."""
-    return current_client() or embedded()
+    """The active client, or the embedded cluster's; its workers are there, and have this version of daskdml."""
+    client = current_client() or embedded()
+    check_workers(client)
+    return client
 
 
 def distribute(

@@ -18,13 +18,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from distributed import Client, Future, KilledWorker, wait
+from distributed import Client, Future, wait
 from distributed.comm.core import CommClosedError
 
-from daskdml.data import CacheSpec, Dataset, MemoryPlan, plan_memory, release_cache, worker_memory
+from daskdml.data import Dataset, release_cache
 from daskdml.models import Model
 from daskdml.monitor import StopTraining
 from daskdml.strategies import _tasks
+from daskdml.strategies._limits import budget, explained
 from daskdml.strategies._plan import Work
 from daskdml.strategies._strategy import Agreed, Synchronous
 from daskdml.strategies._work import Blocks, Report
@@ -57,7 +58,7 @@ class DaskRunner:
         self.client = client
         self.data = data
         self.strategy = strategy
-        self.plan, self.cache = _budget(client, data, model, memory_budget)
+        self.plan, self.cache = budget(client, data, model, memory_budget)
         self.job = client.scatter(_tasks.Job(strategy, model), hash=False, broadcast=True)
         self._local_job = _tasks.Job(strategy, model)
         self._names = f"daskdml-{uuid.uuid4().hex[:12]}"
@@ -239,7 +240,7 @@ class DaskRunner:
     def _gather_ready(self, future: Future) -> None:
         self._wait([future], "ALL_COMPLETED")
         if future.status == "error":
-            raise _explained(future.exception()) from None
+            raise explained(future.exception()) from None
         if future.status in ("cancelled", "lost"):
             raise CancelledError(future.key)
 
@@ -279,34 +280,3 @@ def _segments(work: Work) -> Iterator[Work]:
         return
     for at in range(0, max(1, len(work.pieces)), _WINDOW):
         yield replace(work, pieces=work.pieces[at : at + _WINDOW])
-
-
-def _explained(error: BaseException) -> BaseException:
-    """The user's error as it is; a killed worker with its likely reason."""
-    if isinstance(error, KilledWorker):
-        return RuntimeError(
-            f"workers died {error.allowed_failures + 1} times while running {error.task}, the last one "
-            f"{error.last_worker.address}: most often a block does not fit in the worker's memory; "
-            "rechunk to smaller blocks, give memory_budget, or give workers more memory"
-        )
-    return error
-
-
-def _budget(
-    client: Client, data: Dataset, model: Model, memory_budget: int | str | None
-) -> tuple[MemoryPlan, CacheSpec | None]:
-    """The memory plan of the fit, and the block cache it allows."""
-    memory = worker_memory(client)
-    state_bytes = sum(array.nbytes for array in model.init())
-    plan = plan_memory(
-        data.schema,
-        data.max_block_rows,
-        state_bytes,
-        memory.limits,
-        memory.baselines,
-        threads=memory.threads,
-        budget=memory_budget,
-    )
-    if not data.cacheable:
-        return plan, None
-    return plan, CacheSpec(token=data.token, memory_bytes=plan.cache_bytes)

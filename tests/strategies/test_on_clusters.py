@@ -197,3 +197,28 @@ def test_rows_sorted_by_label_are_mixed(n_replicas, client):
     )
     assert clf.score(X, y) > 0.97
     assert clf.history_["rows"].tolist() == [6000] * 3
+
+
+def test_workers_with_another_version_are_named(client, monkeypatch):
+    X, y = lazy()
+    monkeypatch.setattr("daskdml.cluster.__version__", "999.0")
+    with pytest.raises(
+        RuntimeError, match=r"worker \S+ has daskdml .* but this process 999.0; install the same on both"
+    ):
+        fitted("averaging", X, y)
+
+
+def test_a_cluster_without_workers_is_not_waited_for(monkeypatch):
+    from distributed import Client, LocalCluster
+
+    from daskdml import cluster as module
+
+    X, y = lazy()
+    original = module.check_workers
+    monkeypatch.setattr("daskdml.linear_model._training.check_workers", lambda client: original(client, timeout=0.2))
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster),
+        pytest.raises(RuntimeError, match="has no workers; start some"),
+    ):
+        fitted("averaging", X, y)
