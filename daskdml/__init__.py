@@ -1,6 +1,26 @@
 """Train machine-learning models on data larger than memory, through Dask."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from daskdml._version import __version__
-from daskdml.strategies import BSP, Averaging
+
+if TYPE_CHECKING:
+    from daskdml.strategies import BSP, Averaging
 
 __all__ = ["BSP", "Averaging", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    # Found when asked for: the command line's help, and a worker asked for its version, need no numerics.
+    if name in ("BSP", "Averaging"):
+        from daskdml import strategies
+
+        globals()[name] = value = getattr(strategies, name)
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -201,7 +201,7 @@ def check_workers(client: Client, timeout: float = 30.0) -> None:
         client.wait_for_workers(1, timeout=timeout)
     except TimeoutError:
         raise RuntimeError(
-            f"the scheduler at {client.scheduler.address} has no workers; start some with 'dask worker'"
+            f"the scheduler at {client.scheduler_info()['address']} has no workers; start some with 'dask worker'"
         ) from None
     # A function of daskdml's own could not even be unpickled by a worker that lacks it; pydoc's is everywhere.
     found = client.run(pydoc.locate, "daskdml._version.__version__", on_error="return")

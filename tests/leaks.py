@@ -37,7 +37,8 @@ class Leftovers:
     @classmethod
     def now(cls):
         """What there is at this moment."""
-        return cls(_threads(), _children(), _ports(), _clients(), _files())
+        children = _children()
+        return cls(_threads(), children, _ports(children), _clients(), _files())
 
     def __or__(self, other):
         """What there was at either of two moments."""
@@ -83,9 +84,9 @@ def _command(process):
         return "gone"
 
 
-def _ports():
+def _ports(children):
     found = set()
-    for process in (psutil.Process(), *_children()):
+    for process in (psutil.Process(), *children):
         try:
             found |= {c.laddr for c in process.net_connections(kind="inet") if c.status == psutil.CONN_LISTEN}
         except (psutil.NoSuchProcess, psutil.AccessDenied):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from daskdml.data._allocator import give_back, return_large_allocations
+from daskdml.data._allocator import give_back, settle
 from daskdml.data._block import Block, Recipe
 from daskdml.data._cache import CacheSpec, Source, process_cache
 from daskdml.data._files import Buffers
@@ -75,8 +75,9 @@ class stream:
         # A worker is known to its own threads only, not to the prefetch thread.
         worker = _worker()
         self._directory = None if worker is None else str(worker.local_directory)
-        if worker is not None and worker.memory_manager.memory_limit:
-            return_large_allocations()
+        self._limit: int | None = None if worker is None else worker.memory_manager.memory_limit
+        if worker is not None:
+            settle(worker)
         self._ready: deque[tuple[Block, float, Source] | BaseException | None] = deque()
         self._changed = threading.Condition()
         self._wanted = prefetch
@@ -168,7 +169,8 @@ class stream:
                 ) from error
             if self._plan is not None:
                 self._plan.check(block)
-            give_back(block.nbytes)
+            if self._limit:
+                give_back(self._limit, block.nbytes)
             return block
 
         if self._cache is None:

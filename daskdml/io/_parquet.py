@@ -59,7 +59,8 @@ def load_slice(part: Slice, schema: pa.Schema, only: tuple[str, ...] | None = No
     schema = schema if only is None else pa.schema([schema.field(name) for name in only])
     keys = dict(part.keys)
     with pq.ParquetFile(part.path, pre_buffer=False) as file:
-        wanted = [n for n in schema.names if n in file.schema_arrow.names]
+        there = set(file.schema_arrow.names)
+        wanted = [n for n in schema.names if n in there]
         if _whole(file, part):
             table = file.read_row_groups(list(part.groups), columns=wanted, use_threads=False)
         else:

@@ -213,10 +213,10 @@ class LinearModel:
     def divergence(self, state: State) -> str | None:
         if np.isfinite(state.coef).all() and np.isfinite(state.intercept).all():
             return None
-        return (
-            "Scaling input data with StandardScaler or MinMaxScaler might help; so does learning_rate='normalized', "
-            "or a smaller eta0."
-        )
+        remedy = "Scaling input data with StandardScaler or MinMaxScaler might help; so does "
+        if self.adaptive:
+            return remedy + "a smaller coordinate_eta0."
+        return remedy + "learning_rate='normalized', or a smaller eta0."
 
     def _on(self, active: np.ndarray) -> np.ndarray:
         return active if len(active) == self.n_outputs else np.repeat(active, self.n_outputs)

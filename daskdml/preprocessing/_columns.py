@@ -42,8 +42,12 @@ def number_names(kinds: dict[str, str]) -> list[str]:
     return names
 
 
-def slabs(frame: pd.DataFrame, kinds: dict[str, str]) -> Iterator[np.ndarray]:
-    """The numeric features of ``frame`` as float64 matrices of some rows each, missing values as NaN."""
+def slabs(frame: pd.DataFrame, kinds: dict[str, str], chosen: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """The numeric features of ``frame`` as float64 matrices of some rows each, missing values as NaN.
+
+    Only of the rows ``chosen`` (positions in rising order), where given: picked slab by slab, they cost no copy of
+    the frame.
+    """
     columns = [c for c, kind in kinds.items() if kind != CATEGORY]
     width = max(len(number_names(kinds)), 1)
     step = max(_SLAB // width, 1)
@@ -52,16 +56,23 @@ def slabs(frame: pd.DataFrame, kinds: dict[str, str]) -> Iterator[np.ndarray]:
     for start in range(0, len(frame), step):
         rows = numbers.iloc[start : start + step]
         if plain:
+            slab = rows.to_numpy(dtype=np.float64)
+        else:
+            slab = np.empty((len(rows), width))
+            at = 0
+            for column in columns:
+                for values in _numbers(rows[column], kinds[column]):
+                    slab[:, at] = values
+                    at += 1
+        if chosen is not None:
+            low, high = np.searchsorted(chosen, (start, start + len(rows)))
+            if low == high:
+                continue
+            slab = slab[chosen[low:high] - start]
+        elif plain:
             # An own copy: what follows works in place, and the frame may be shared.
-            yield np.array(rows.to_numpy(dtype=np.float64), order="C", copy=True)
-            continue
-        slab = np.empty((len(rows), width))
-        at = 0
-        for column in columns:
-            for values in _numbers(rows[column], kinds[column]):
-                slab[:, at] = values
-                at += 1
-        yield slab
+            slab = np.array(slab, order="C", copy=True)
+        yield np.ascontiguousarray(slab)
 
 
 def _numbers(values: pd.Series, kind: str) -> list[np.ndarray]:

@@ -14,6 +14,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from daskdml.data._checks import all_finite
 from daskdml.io import InputError, Table
 from daskdml.io._errors import unknown_name
 from daskdml.preprocessing._columns import CATEGORY, codes_of, kind_of, number_names, slabs
@@ -136,42 +137,56 @@ class TablePipeline(TransformerMixin, BaseEstimator):
         """The features: of pandas a float32 array (CSR where wide), of dask a lazy array of such blocks."""
         check_is_fitted(self)
         if isinstance(X, pd.DataFrame):
-            return self._encode(X)
+            return self.encode(X)
         return blocks(Table.from_frame(X).parts, self, len(self.get_feature_names_out()))
 
-    def _encode(self, frame: pd.DataFrame) -> Any:
+    def encode(self, frame: pd.DataFrame, chosen: np.ndarray | None = None) -> Any:
+        """The features of the rows ``chosen`` (positions in rising order; default all), without a copy of those rows.
+
+        Examples
+        --------
+        >>> import numpy as np, pandas as pd
+        >>> from daskdml.preprocessing import TablePipeline
+        >>> table = pd.DataFrame({"size": [1.0, 3.0]})
+        >>> TablePipeline().fit(table).encode(table, np.array([1])).tolist()
+        [[1.0]]
+        """
         for name in self.feature_names_in_:
             if name not in frame.columns:
                 raise unknown_name("column", name, frame.columns, "the table, which the model was trained on")
         frame = frame[list(self.feature_names_in_)]
-        numbers = self._numbers(frame)
+        numbers = self._numbers(frame, chosen)
         if not self.categories_:
             return numbers
-        codes = {c: self._codes(frame[c], c) for c in self.categories_}
+        texts = {c: frame[c] if chosen is None else frame[c].iloc[chosen] for c in self.categories_}
+        codes = {c: self._codes(values, c) for c, values in texts.items()}
         return self._csr(numbers, codes) if self.sparse_output_ else self._dense(numbers, codes)
 
-    def _numbers(self, frame: pd.DataFrame) -> np.ndarray:
+    def _numbers(self, frame: pd.DataFrame, chosen: np.ndarray | None) -> np.ndarray:
         extra = 0 if self.sparse_output_ else self._onehot_width()
         width = len(self.log_)
-        out = np.zeros((len(frame), width + extra), dtype=np.float32)
+        out = np.empty((len(frame) if chosen is None else len(chosen), width + extra), dtype=np.float32)
+        out[:, width:] = 0
         if not width:
             return out
         logs = np.flatnonzero(self.log_)
         at = 0
-        for slab in slabs(frame, self.kinds_):
+        for slab in slabs(frame, self.kinds_, chosen):
             if logs.size:
                 slab[:, logs] = np.log1p(np.maximum(slab[:, logs], 0))
-            if np.isinf(slab).any():
-                name = number_names(self.kinds_)[int(np.flatnonzero(np.isinf(slab).any(axis=0))[0])]
-                raise InputError(
-                    f"column {name!r} holds an infinity; replace infinities, for example by missing values"
-                )
-            if np.isnan(slab).any():
-                slab = self.imputer_.transform(slab)
+            if not all_finite(slab):
+                slab = self._filled(slab)
             slab = self.scaler_.transform(slab)
             out[at : at + len(slab), :width] = np.clip(slab, -self.clip, self.clip, out=slab)
             at += len(slab)
         return out
+
+    def _filled(self, slab: np.ndarray) -> np.ndarray:
+        infinite = np.isinf(slab).any(axis=0)
+        if infinite.any():
+            name = number_names(self.kinds_)[int(np.flatnonzero(infinite)[0])]
+            raise InputError(f"column {name!r} holds an infinity; replace infinities, for example by missing values")
+        return self.imputer_.transform(slab)
 
     def _slots(self, column: str) -> list[str]:
         other, gap = column in self.infrequent_, column in self.missing_

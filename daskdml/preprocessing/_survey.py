@@ -71,16 +71,16 @@ class Survey:
         return self
 
 
-def survey(frame: pd.DataFrame, kinds: dict[str, str], part: int = 0) -> Survey:
-    """The survey of one part; ``part`` is its number, to name it where it holds infinities."""
+def survey(frame: pd.DataFrame, kinds: dict[str, str], part: int = 0, chosen: np.ndarray | None = None) -> Survey:
+    """The survey of one part, or of the rows ``chosen`` of it; its number names it where it holds infinities."""
     result = Survey.empty(len(number_names(kinds)))
     if result.low.size:
-        for slab in slabs(frame, kinds):
+        for slab in slabs(frame, kinds, chosen):
             result.add(_of_slab(slab, part))
-    result.rows = len(frame)
+    result.rows = len(frame) if chosen is None else len(chosen)
     for column, kind in kinds.items():
         if kind == CATEGORY:
-            codes, names = codes_of(frame[column])
+            codes, names = codes_of(frame[column] if chosen is None else frame[column].iloc[chosen])
             counts: Counter = Counter()
             for name, n in zip(names, np.bincount(codes[codes >= 0], minlength=len(names)).tolist(), strict=True):
                 counts[name] += n

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from daskdml import __version__
+from daskdml._version import __version__
+from daskdml.data._allocator import settle
 from daskdml.io import InputError
 from daskdml.workflow._errors import RunError
 
@@ -45,7 +46,13 @@ def session(workers: int | None = None, memory_limit: str | None = None, schedul
         return
     with opened as client:
         check_workers(client)
+        # Parts are surveyed, and predicted, by plain Dask tasks: no stream prepares their workers.
+        client.run(_settle)
         yield client
+
+
+def _settle(dask_worker: Any) -> None:
+    settle(dask_worker)
 
 
 def _connected(address: str) -> Any:

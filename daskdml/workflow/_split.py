@@ -37,14 +37,8 @@ class Layout:
     holdout: HoldOut
     whole: bool = False
 
-    def rows_of(self, part: Any, index: int, side: str) -> tuple[Any, np.ndarray]:
-        """Features and labels of one side of a part, without the rows that have no label."""
-        rows, y = self.labels_of(part, index, side)
-        X = part[0][rows] if self.target is None else part[list(self.kinds)].iloc[rows]
-        return X, y
-
     def labels_of(self, part: Any, index: int, side: str) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and labels of one side; of a table only the target is looked at."""
+        """Positions and labels of the rows of one side that have one; of a table only the target is looked at."""
         y, there = values_of(part[1] if self.target is None else part[self.target])
         if self.whole and y.dtype.kind == "f":
             y = y.astype(np.int64)
@@ -73,15 +67,15 @@ class PartSurvey:
 
 def survey_part(part: Any, index: int, layout: Layout) -> PartSurvey:
     """The survey of one part."""
-    X, y = layout.rows_of(part, index, TRAIN)
+    rows, y = layout.labels_of(part, index, TRAIN)
     target = survey_target(y, index)
     n = part[0].shape[0] if layout.target is None else len(part)
     labels = part[1] if layout.target is None else part[layout.target]
     target.missing = int(pd.isna(labels).sum())
     test_rows = n - target.missing - len(y)
     if layout.target is None:
-        return PartSurvey(target, None, largest(X), test_rows)
-    return PartSurvey(target, survey(X, layout.kinds, index), None, test_rows)
+        return PartSurvey(target, None, largest(part[0][rows]), test_rows)
+    return PartSurvey(target, survey(part[list(layout.kinds)], layout.kinds, index, rows), None, test_rows)
 
 
 def merge(surveys: list[PartSurvey]) -> PartSurvey:
@@ -108,7 +102,10 @@ class Features:
     side: str
 
     def __call__(self, part: Any, index: int) -> Any:
-        return self.pipeline.transform(self.layout.rows_of(part, index, self.side)[0])
+        rows, _ = self.layout.labels_of(part, index, self.side)
+        if self.layout.target is None:
+            return self.pipeline.transform(part[0][rows])
+        return self.pipeline.encode(part, rows)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 import daskdml.io._atomic as atomic
+from daskdml import workflow
 from daskdml.cli import main
 
 
@@ -118,6 +119,18 @@ def test_a_full_disk_is_a_failed_run_and_leaves_nothing(folder, monkeypatch):
     monkeypatch.setattr(atomic.os, "fsync", full)
     status, stderr = refused("train", "good.csv", "--target", "y", "--drop", "x2", "--output", "m.skops", "--quiet")
     assert status == 1 and stderr.count("\n") == 1 and "is full" in stderr
+
+
+@pytest.mark.parametrize("error", [ValueError("no such zone: Q"), OSError(errno.EIO, "Input/output error", "part.7")])
+def test_the_block_in_which_it_happened_is_told_on_the_same_line(error, folder, monkeypatch):
+    def fails(*_, **__):
+        error.add_note("while making block 17 of the data")
+        raise error
+
+    monkeypatch.setattr(workflow, "train", fails)
+    status, stderr = refused("train", "good.csv", "--target", "y")
+    assert (status, stderr.count("\n")) == (1, 1)
+    assert stderr.endswith("; while making block 17 of the data\n") and error.args[-1] in stderr
 
 
 def test_debug_shows_the_traceback(folder):

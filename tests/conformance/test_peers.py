@@ -23,11 +23,11 @@ pytestmark = pytest.mark.usefixtures("client")
 
 
 def classifier(**parameters):
-    return SGDClassifier(**{"loss": "log_loss", "max_iter": 20, "tol": None, "random_state": 0} | parameters)
+    return SGDClassifier(**{"loss": "log_loss", "max_iter": 12, "tol": None, "random_state": 0} | parameters)
 
 
 def regressor(**parameters):
-    return SGDRegressor(**{"max_iter": 20, "tol": None, "random_state": 0} | parameters)
+    return SGDRegressor(**{"max_iter": 12, "tol": None, "random_state": 0} | parameters)
 
 
 class TestSilentlyWrongElsewhere:
@@ -68,7 +68,7 @@ class TestSilentlyWrongElsewhere:
 
     def test_features_scaled_by_ten_thousand_train(self):
         X, y = binary()
-        clf = classifier(learning_rate="normalized", eta0=0.1).fit(*chunked(X * 1e4, y))
+        clf = classifier(learning_rate="normalized", coordinate_eta0=0.1).fit(*chunked(X * 1e4, y))
         assert np.isfinite(clf.coef_).all()
         assert clf.score(X * 1e4, y) > GOOD
         plain = classifier().fit(*chunked(X * 1e4, y))
@@ -84,7 +84,7 @@ class TestSilentlyWrongElsewhere:
         """A column ten times as large gets a coefficient a tenth as large, where there is no penalty."""
         X, y = regression(intercept=0.0)
         wide = X * [10, 1, 1, 1, 1]
-        clf = regressor(penalty=None, learning_rate="normalized", eta0=0.5).fit(*chunked(wide, y))
+        clf = regressor(penalty=None, learning_rate="normalized", coordinate_eta0=0.5).fit(*chunked(wide, y))
         np.testing.assert_allclose(clf.coef_, COEF / [10, 1, 1, 1, 1], atol=0.05)
 
     def test_the_intercept_is_not_penalised(self):
@@ -180,7 +180,7 @@ class TestRefusedElsewhere:
         X, y = binary()
         X = np.column_stack([X, np.zeros(len(X)), np.ones(len(X))])
         for learning_rate in ("optimal", "adagrad", "normalized"):
-            clf = classifier(learning_rate=learning_rate, eta0=0.1).fit(*chunked(X, y))
+            clf = classifier(learning_rate=learning_rate, coordinate_eta0=0.1).fit(*chunked(X, y))
             assert clf.score(X, y) > GOOD
             assert clf.coef_[0, 5] == 0
 
@@ -226,7 +226,7 @@ class TestRefusedElsewhere:
         X, y = regression(intercept=0.0)
         noise = np.column_stack([X, features(7), features(8)])
         for penalty, ratio in (("l1", {}), ("elasticnet", {"l1_ratio": 0.7})):
-            reg = regressor(penalty=penalty, alpha=0.1, max_iter=50, **ratio).fit(*chunked(noise, y))
+            reg = regressor(penalty=penalty, alpha=0.1, **ratio).fit(*chunked(noise, y))
             assert np.count_nonzero(reg.coef_[FEATURES:]) < FEATURES
             assert np.abs(reg.coef_[:3]).min() > 0.5
 
@@ -270,7 +270,7 @@ class TestAskedFor:
         X, y = binary()
         search = GridSearchCV(classifier(max_iter=5), {"alpha": [1e-4, 100.0]}, cv=3).fit(X, y)
         assert search.best_params_ == {"alpha": 1e-4}
-        assert search.best_score_ > GOOD
+        assert search.best_score_ > 0.9
 
     def test_a_search_over_the_strategy(self):
         X, y = binary()

@@ -21,7 +21,7 @@ def data():
     "estimator",
     [
         SGDRegressor(max_iter=3, tol=None),
-        SGDClassifier(loss="multinomial", max_iter=3, tol=None, learning_rate="adagrad", eta0=0.1),
+        SGDClassifier(loss="multinomial", max_iter=3, tol=None, learning_rate="adagrad", coordinate_eta0=0.1),
         SGDClassifier(max_iter=3, tol=None, average=True, penalty="elasticnet", random_state=3),
         Plain(max_iter=3, tol=None),
     ],
