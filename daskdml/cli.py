@@ -127,6 +127,9 @@ def main() -> None:
 @click.option(
     "--categorical", multiple=True, metavar="COLUMN", help="Take a column of numbers as categories; repeatable."
 )
+@click.option(
+    "--numeric", multiple=True, metavar="COLUMN", help="Take a column called an ID as the number it is; repeatable."
+)
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out; repeatable.")
 @click.option(
     "--param", multiple=True, metavar="NAME=VALUE", help="A parameter of the estimator, as alpha=1e-4; repeatable."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -29,6 +30,17 @@ def kind_of(dtype: object) -> str:
     if types.is_datetime64_any_dtype(dtype):
         return TIME
     return SPAN if types.is_timedelta64_dtype(dtype) else CATEGORY
+
+
+def is_identifier(name: str) -> bool:
+    """Whether a column is called an identifier: its name is "id", or ends in "ID", "Id" or "_id" as a word.
+
+    Examples
+    --------
+    >>> [is_identifier(name) for name in ("PULocationID", "shop_id", "userId", "ID", "paid", "Humid")]
+    [True, True, True, True, False, False]
+    """
+    return re.search(r"(^|[^A-Za-z])(id|ID|Id)$|[a-z](ID|Id)$", name) is not None
 
 
 def number_names(kinds: dict[str, str]) -> list[str]:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from daskdml.data._checks import all_finite
 from daskdml.io import InputError, Table
 from daskdml.io._errors import unknown_name
-from daskdml.preprocessing._columns import CATEGORY, codes_of, kind_of, number_names, slabs
+from daskdml.preprocessing._columns import CATEGORY, NUMBER, codes_of, is_identifier, kind_of, number_names, slabs
 from daskdml.preprocessing._plan import Plan, decide
 from daskdml.preprocessing._survey import Survey, survey
 
@@ -45,6 +45,9 @@ class TablePipeline(TransformerMixin, BaseEstimator):
         Rows a name must have to get its own column.
     categorical : sequence of str, default ()
         Numeric columns to take as categories (codes of zones, say).
+    numeric : sequence of str, default ()
+        Columns to take as the numbers they are, although they are called identifiers. Otherwise a number whose
+        name ends in "ID", "Id" or "_id" (``PULocationID``, ``shop_id``) names a thing, and is a category.
     max_dense : int, default 512
         With more one-hot columns than this the output is CSR, else dense.
 
@@ -81,12 +84,14 @@ class TablePipeline(TransformerMixin, BaseEstimator):
         max_categories: int = 100,
         min_frequency: int = 2,
         categorical: Sequence[str] = (),
+        numeric: Sequence[str] = (),
         max_dense: int = 512,
         clip: float = 10.0,
     ) -> None:
         self.max_categories = max_categories
         self.min_frequency = min_frequency
         self.categorical = categorical
+        self.numeric = numeric
         self.max_dense = max_dense
         self.clip = clip
 
@@ -108,10 +113,18 @@ class TablePipeline(TransformerMixin, BaseEstimator):
         """The kind of each column, from the dtypes of ``meta`` and ``categorical``."""
         if not len(meta.columns):
             raise InputError("the table has no columns besides the target; there is nothing to learn from")
-        for name in self.categorical:
+        for name in (*self.categorical, *self.numeric):
             if name not in meta.columns:
                 raise unknown_name("column", name, meta.columns, "the table")
-        return {str(c): CATEGORY if c in self.categorical else kind_of(meta.dtypes.iloc[i]) for i, c in enumerate(meta)}
+        return {str(c): self._kind(c, meta.dtypes.iloc[i]) for i, c in enumerate(meta)}
+
+    def _kind(self, column: Any, dtype: Any) -> str:
+        if column in self.categorical:
+            return CATEGORY
+        kind = kind_of(dtype)
+        if kind == NUMBER and column not in self.numeric and is_identifier(str(column)):
+            return CATEGORY
+        return kind
 
     def fit_survey(self, found: Survey, kinds: dict[str, str]) -> TablePipeline:
         """Decide from a survey made elsewhere, as by a pass that also holds a test part out."""

@@ -22,6 +22,7 @@ class TrainOptions:
     test_size: float = 0.2
     seed: int = 0
     categorical: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     params: dict[str, Any] = field(default_factory=dict)
     progress: bool = False

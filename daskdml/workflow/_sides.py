@@ -26,9 +26,9 @@ def open_table(data: Any, settings: TrainOptions) -> Table:
     if table.sparse:
         if settings.target is not None:
             raise InputError(f"{table.source} is svmlight, whose labels come first in each line; leave out --target")
-        if settings.categorical or settings.drop:
+        if settings.categorical or settings.numeric or settings.drop:
             raise InputError(
-                f"{table.source} is svmlight, which has no named columns; leave out --categorical and --drop"
+                f"{table.source} is svmlight, which has no named columns; leave out --categorical, --numeric and --drop"
             )
         return table
     kept = _kept(table, settings)
@@ -36,7 +36,7 @@ def open_table(data: Any, settings: TrainOptions) -> Table:
 
 
 def _kept(table: Table, settings: TrainOptions) -> list[str]:
-    table.check_columns([*settings.drop, *settings.categorical])
+    table.check_columns([*settings.drop, *settings.categorical, *settings.numeric])
     return [c for c in table.columns if c not in settings.drop]
 
 
@@ -47,11 +47,12 @@ def layout_of(table: Table, settings: TrainOptions) -> Layout:
     if settings.target is None:
         shown = ", ".join(table.columns[:12])
         raise InputError(f"which column is to be learnt? Name it with --target; {table.source} has {shown}")
-    table.check_columns([settings.target, *settings.categorical])
+    table.check_columns([settings.target, *settings.categorical, *settings.numeric])
     if settings.target in settings.categorical:
         raise InputError(f"--categorical names the target {settings.target!r}; use --task classification for that")
     features = table.meta[[c for c in table.meta.columns if c != settings.target]]
-    return Layout(TablePipeline(categorical=settings.categorical).kinds(features), settings.target, holdout)
+    pipeline = TablePipeline(categorical=settings.categorical, numeric=settings.numeric)
+    return Layout(pipeline.kinds(features), settings.target, holdout)
 
 
 def survey_table(table: Table, layout: Layout) -> PartSurvey:

@@ -97,8 +97,9 @@ def train(
     test_size : float, default 0.2
         Fraction of the rows of each part, drawn at random, that is held out; 0 for none.
     seed : int, default 0
-    categorical, drop : sequences of str
-        Columns to take as categories although they are numbers; columns to leave out.
+    categorical, numeric, drop : sequences of str
+        Columns to take as categories although they are numbers; as numbers although they are called identifiers
+        (``zoneID``); columns to leave out.
     params : dict
         Further parameters of the estimator, for example ``{"alpha": 1e-4}``.
     progress : bool, default False
@@ -146,7 +147,7 @@ def _options(target: str | None, options: dict[str, Any]) -> TrainOptions:
             raise TypeError(
                 f"train() got an unexpected keyword argument {name!r}; it is one of {', '.join(sorted(known))}"
             )
-    for name in ("categorical", "drop"):
+    for name in ("categorical", "numeric", "drop"):
         if name in options:
             options[name] = tuple(options[name])
     settings = TrainOptions(target=target, **options)
@@ -171,7 +172,9 @@ def _pipeline(table: Table, layout: Layout, found: PartSurvey, settings: TrainOp
     if found.features is None:
         assert found.largest is not None  # a part is a table or sparse rows
         return SparseScaler().fit_largest(found.largest, bool(table.zero_based))
-    return TablePipeline(categorical=settings.categorical).fit_survey(found.features, layout.kinds)
+    return TablePipeline(categorical=settings.categorical, numeric=settings.numeric).fit_survey(
+        found.features, layout.kinds
+    )
 
 
 def _fit(table: Table, layout: Layout, pipeline: Any, problem: Problem, settings: TrainOptions) -> Any:
