@@ -157,9 +157,16 @@ def _start() -> Client:
 
 def _close(client: Client) -> None:
     cluster = client.cluster
-    client.close()
-    if cluster is not None:
-        cluster.close()
+    # Streams that close while they send say so at level INFO, after the cluster has given its silence up.
+    streams = logging.getLogger("distributed.batched")
+    level = streams.level
+    streams.setLevel(max(logging.WARNING, streams.getEffectiveLevel()))
+    try:
+        client.close()
+        if cluster is not None:
+            cluster.close()
+    finally:
+        streams.setLevel(level)
 
 
 def _after_fork() -> None:

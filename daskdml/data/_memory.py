@@ -51,10 +51,10 @@ class MemoryPlan:
 
 
 def _too_large(index: int, need: int, limit: int, rows: int, why: str = "") -> ValueError:
-    return ValueError(
-        f"block {index} needs {format_bytes(need)} but a worker has {format_bytes(limit)}; {why}"
-        + (f"rechunk X to at most {rows} rows a block" if rows > 0 else "a single row does not fit: use larger workers")
-    )
+    remedy = f"rechunk X to at most {rows} rows a block" if rows > 0 else "a single row does not fit"
+    if need < limit:
+        remedy += ", or use larger workers: the process itself, the model and the cache take the rest of the memory"
+    return ValueError(f"block {index} needs {format_bytes(need)} but a worker has {format_bytes(limit)}; {why}{remedy}")
 
 
 def plan_memory(

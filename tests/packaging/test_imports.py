@@ -17,7 +17,7 @@ FLOORS = [
     {"strategies"},
     {"linear_model", "neural_network", "recommendation", "metrics", "io", "preprocessing", "plot"},
     {"workflow"},
-    {"cli"},
+    {"cli", "_reports"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 OPTIONAL = {"torch", "cupy", "cupyx", "dask_cuda", "matplotlib", "IPython", "ipywidgets"}
