@@ -79,7 +79,7 @@ def _train(folder: str, workers: int, limit: str, epochs: int) -> dict[str, Any]
     from daskdml.cluster import local
     from daskdml.linear_model import SGDClassifier
 
-    with local(workers, memory_limit=limit, dashboard_address="127.0.0.1:0") as client:
+    with local(workers, memory_limit=limit, dashboard_address="127.0.0.1:0", memory_pause=0.8) as client:
         before = set(client.run(os.getpid).values())
         client.run_on_scheduler(_watch)
         frame = dd.read_parquet(folder)

@@ -6,12 +6,14 @@ See :func:`current_client`, :func:`embedded` and :func:`local`.
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
 import pydoc
 import threading
 from typing import Any
 
+import dask
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, get_client, get_worker
 from distributed.threadpoolexecutor import thread_state
@@ -91,7 +93,13 @@ def close_embedded() -> None:
             _close(client)
 
 
-def local(n_workers: int | None = None, memory_limit: str | int = "auto", **kwargs: Any) -> Client:
+def local(
+    n_workers: int | None = None,
+    memory_limit: str | int = "auto",
+    *,
+    memory_pause: float | bool = False,
+    **kwargs: Any,
+) -> Client:
     """A client of a new cluster of processes on this machine; closing the client closes the cluster.
 
     Parameters
@@ -100,6 +108,10 @@ def local(n_workers: int | None = None, memory_limit: str | int = "auto", **kwar
         Worker processes, each of one thread unless ``threads_per_worker`` is given.
     memory_limit : str or int, default "auto"
         Bytes for each worker, as ``"700MB"``; "auto" shares the machine's memory out.
+    memory_pause : float or False, default False
+        The fraction of its limit at which a worker begins no more tasks (Dask's own default is 0.8). Off, because
+        a fit keeps to its plan, and a process that idles above that mark with nothing to give back would never
+        begin a task again; a worker at 95 % is restarted all the same, and then has Dask's own setting.
     **kwargs
         Passed to :class:`distributed.LocalCluster`. The dashboard listens on the loopback interface, at port 8787 or
         the next free one, unless ``dashboard_address`` says otherwise.
@@ -119,8 +131,9 @@ def local(n_workers: int | None = None, memory_limit: str | int = "auto", **kwar
     if n_workers is not None and n_workers < 1:
         raise ValueError(f"n_workers must be at least 1, got {n_workers}")
     defaults = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:8787"}
-    # A client that was given no cluster makes one and owns it.
-    return Client(n_workers=n_workers or CPU_COUNT, memory_limit=memory_limit, **defaults | kwargs)
+    # Workers take this over from the process that starts them. A client given no cluster owns the one it makes.
+    with dask.config.set({"distributed.worker.memory.pause": memory_pause}):
+        return Client(n_workers=n_workers or CPU_COUNT, memory_limit=memory_limit, **defaults | kwargs)
 
 
 def _inside_task() -> bool:
@@ -157,16 +170,20 @@ def _start() -> Client:
 
 def _close(client: Client) -> None:
     cluster = client.cluster
-    # Streams that close while they send say so at level INFO, after the cluster has given its silence up.
-    streams = logging.getLogger("distributed.batched")
-    level = streams.level
-    streams.setLevel(max(logging.WARNING, streams.getEffectiveLevel()))
+    # Streams that close while they send say so at level INFO, after the cluster has given its silence up; and
+    # asyncio tells of an answer that nobody waits for any more, when its future is collected.
+    quiet = {logging.getLogger("distributed.batched"): logging.WARNING, logging.getLogger("asyncio"): logging.CRITICAL}
+    levels = {logger: logger.level for logger in quiet}
+    for logger, level in quiet.items():
+        logger.setLevel(max(level, logger.getEffectiveLevel()))
     try:
         client.close()
         if cluster is not None:
             cluster.close()
+        gc.collect()
     finally:
-        streams.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _after_fork() -> None:

@@ -38,7 +38,7 @@ _FAN_IN = 8
 _WINDOW = 2
 # Epochs begun anew because the cluster lost their parameters, before the fit gives up.
 _RETRIES = 5
-# Seconds without any worker before the fit fails.
+# Seconds without any worker that would begin a task before the fit fails.
 _PATIENCE = 60.0
 
 _LOST = (CancelledError, asyncio.CancelledError, CommClosedError)
@@ -99,7 +99,7 @@ class DaskRunner:
     def evaluate(self, agreed: Agreed, works: list[Work]) -> np.ndarray | None:
         """Summed validation statistics of all replicas."""
         nobody = np.ones(0, dtype=bool)
-        start = self.client.scatter(agreed, hash=False)
+        start = self._send(agreed)
         futures: list[Future] = []
         found: list[np.ndarray | None] = []
         for work in works:
@@ -130,7 +130,7 @@ class DaskRunner:
         self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round: Callable[[Report], None]
     ) -> tuple[Agreed, bool]:
         self._assign_homes(max(len(works) for works in rounds))
-        now = self.client.scatter(agreed, hash=False)
+        now = self._send(agreed)
         ends: list[Future] = []
         for works in rounds:
             partials = self._partials(now, works, active)
@@ -193,6 +193,14 @@ class DaskRunner:
             ]
         return partials[0]
 
+    def _send(self, agreed: Agreed) -> Future:
+        """Bring the parameters to the cluster."""
+        try:
+            return self.client.scatter(agreed, hash=False, timeout=_PATIENCE)
+        except TimeoutError:
+            # Dask sends to running workers only, and gives up when there is none.
+            raise RuntimeError(self._trouble() or "the cluster takes no data: look at its workers' logs") from None
+
     def _submit(self, what: str, function: Callable[..., Any], *args: Any, home: int | None = None) -> Future:
         self._count += 1
         options: dict[str, Any] = {}
@@ -230,7 +238,11 @@ class DaskRunner:
         return {a: max(1, n) for a, n in self.client.nthreads().items()}
 
     def _job_again(self) -> None:
-        self._without_workers_since(None)
+        deadline = time.monotonic() + _PATIENCE
+        while not self._threads():
+            if (trouble := self._trouble()) and time.monotonic() > deadline:
+                raise RuntimeError(trouble)
+            time.sleep(0.5)
         self.job = self.client.scatter(self._local_job, hash=False, broadcast=True)
 
     def _gather(self, future: Future) -> Any:
@@ -245,30 +257,36 @@ class DaskRunner:
             raise CancelledError(future.key)
 
     def _wait(self, futures: list[Future], when: str) -> None:
-        """Wait, but not for a cluster that has no workers any more."""
-        deserted: float | None = None
+        """Wait, but not for a cluster that has no worker any more, or none that would begin a task."""
+        idle_since: float | None = None
         while True:
             try:
                 with self.client.as_current():
                     wait(futures, timeout=2.0, return_when=when)
                 return
             except TimeoutError:
-                deserted = self._without_workers_since(deserted)
+                trouble = self._trouble()
+                idle_since = None if trouble is None else idle_since or time.monotonic()
+                if trouble is not None and idle_since is not None and time.monotonic() - idle_since > _PATIENCE:
+                    raise RuntimeError(trouble) from None
 
-    def _without_workers_since(self, since: float | None) -> float | None:
-        """When the cluster lost its last worker, None while it has one; raises when that is too long ago."""
-        while self.client.status == "running" and not self._threads():
-            since = since or time.monotonic()
-            if time.monotonic() - since > _PATIENCE:
-                raise RuntimeError(
-                    f"the cluster has had no worker for {_PATIENCE:.0f} s: start workers, or look at their logs for "
-                    "why they ended (often the memory limit), and fit again"
-                )
-            time.sleep(0.5)
+    def _trouble(self) -> str | None:
+        """Why nothing goes on at the moment, or None."""
         if self.client.status != "running":
             raise RuntimeError(
                 f"the connection to the scheduler is {self.client.status}: the fit cannot go on; "
                 "start a scheduler, connect a Client, and fit again"
+            )
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        if not workers:
+            return (
+                f"the cluster has had no worker for {_PATIENCE:.0f} s: start workers, or look at their logs for "
+                "why they ended (often the memory limit), and fit again"
+            )
+        if all(w["status"] == "paused" and not w["metrics"].get("executing") for w in workers):
+            return (
+                f"every worker has been paused by Dask for {_PATIENCE:.0f} s, its process above 80 % of its memory "
+                "limit with nothing running: give workers more memory, or X in smaller blocks"
             )
         return None
 

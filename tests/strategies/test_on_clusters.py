@@ -222,3 +222,24 @@ def test_a_cluster_without_workers_is_not_waited_for(monkeypatch):
         pytest.raises(RuntimeError, match="has no workers; start some"),
     ):
         fitted("averaging", X, y)
+
+
+def test_a_cluster_whose_workers_are_all_paused_is_not_waited_for(process_client, monkeypatch):
+    """A process above 80 % of its limit, with nothing to give back, begins no task: the fit says so."""
+    monkeypatch.setattr("daskdml.strategies._dask._PATIENCE", 3.0)
+    X, y = lazy()
+    client = process_client(1)
+    fitted("averaging", X, y)
+
+    class Pause(Callback):
+        def on_epoch_end(self, event):
+            client.run(paused)
+
+    with pytest.raises(RuntimeError, match="every worker has been paused by Dask"):
+        fitted("averaging", X, y, callbacks=[Pause()])
+
+
+def paused(dask_worker):
+    from distributed.core import Status
+
+    dask_worker.status = Status.paused
