@@ -101,10 +101,12 @@ def test_where_blocks_come_from_changes_no_bit(strategy, client):
         assert (other.coef_ == plain.coef_).all()
 
 
-def test_without_a_client_the_embedded_cluster_gives_the_same_bits(client):
+def test_without_a_client_the_embedded_cluster_gives_the_same_bits(cluster):
+    from distributed import Client
+
     X, y = arrays()
-    active = fitted(Averaging(3), X, y).coef_
-    client.close()
+    with Client(cluster):
+        active = fitted(Averaging(3), X, y).coef_
     assert (fitted(Averaging(3), X, y).coef_ == active).all()
 
 
