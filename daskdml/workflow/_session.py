@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import pydoc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from daskdml._version import __version__
+from daskdml import cluster
 from daskdml.data._allocator import settle
 from daskdml.io import InputError
 from daskdml.workflow._errors import RunError
@@ -126,19 +125,6 @@ def check_workers(client: Any) -> None:
     >>> check_workers(embedded())
     """
     try:
-        client.wait_for_workers(1, timeout=_TIMEOUT)
-    except TimeoutError:
-        raise RunError(
-            f"the scheduler at {client.scheduler.address} has no workers; start some with 'dask worker'"
-        ) from None
-    # A function of daskdml's own could not even be unpickled by a worker that lacks it; pydoc's is everywhere.
-    found = client.run(pydoc.locate, "daskdml._version.__version__", on_error="return")
-    for address, version in found.items():
-        if isinstance(version, BaseException):
-            raise RunError(f"worker {address} cannot import daskdml ({_reason(version)}); mend its environment")
-        if version is None:
-            raise RunError(f"worker {address} lacks daskdml; install daskdml=={__version__} in its environment")
-        if version != __version__:
-            raise RunError(
-                f"worker {address} has daskdml {version} but this process {__version__}; install the same on both"
-            )
+        cluster.check_workers(client, timeout=_TIMEOUT)
+    except RuntimeError as error:
+        raise RunError(str(error)) from None

@@ -45,7 +45,7 @@ def test_in_a_shell_wrong_use_is_one_line(tmp_path):
 
 def test_workers_of_another_version_are_refused_before_training(client, monkeypatch):
     check_workers(client)
-    monkeypatch.setattr("daskdml.workflow._session.__version__", "999")
+    monkeypatch.setattr("daskdml.cluster.__version__", "999")
     with pytest.raises(RunError, match=r"has daskdml .* but this process 999; install the same"):
         check_workers(client)
 
