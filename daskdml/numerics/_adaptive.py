@@ -17,12 +17,10 @@ import numpy as np
 from numba import njit
 from numba.extending import overload
 
-from daskdml.numerics._rows import SIMD, is_dense, row_dot, row_prefetch
+from daskdml.numerics._rows import SIMD, is_dense, row_dot, row_prefetch, weights_prefetch
 from daskdml.numerics._settings import NO_PENALTY, NORMALIZED, SOFTMAX
+from daskdml.numerics._sgd import AHEAD, WEIGHTS_AHEAD
 from daskdml.numerics._targets import independent_gradient, problem_weight, softmax_gradient
-
-# As in the plain kernel: how many rows ahead one is asked for.
-AHEAD = 6
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -203,7 +201,9 @@ def train_rows_adaptive(
     for n in range(n_rows):
         i = order[n]
         if n + AHEAD < n_rows:
-            row_prefetch(rows, order[n + AHEAD])
+            row_prefetch(rows, y, order[n + AHEAD])
+            weights_prefetch(rows, coef, order[n + WEIGHTS_AHEAD])
+            weights_prefetch(rows, squares, order[n + WEIGHTS_AHEAD])
         target = np.float64(y[i])
         weight = np.float64(sample_weight[i]) if sample_weight.shape[0] > 0 else 1.0
         if normalized:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from daskdml.numerics._rows import row_dot, row_entry, row_length
+from daskdml.numerics._rows import row_dot, row_entry, row_length, row_prefetch
 from daskdml.numerics._settings import (
     ADAGRAD,
     CONSTANT,
@@ -23,6 +23,7 @@ from daskdml.numerics._settings import (
     Settings,
     State,
 )
+from daskdml.numerics._sgd import AHEAD
 from daskdml.numerics._targets import independent_gradient, problem_weight, softmax_gradient
 
 
@@ -87,8 +88,11 @@ def gradient_rows(rows, y, sample_weight, order, state, settings, positive_weigh
     softmax = settings.mode == SOFTMAX
     scores = np.zeros(n_problems)
     gradients = np.zeros(n_problems)
-    for n in range(order.shape[0]):
+    n_rows = order.shape[0]
+    for n in range(n_rows):
         i = order[n]
+        if n + AHEAD < n_rows:
+            row_prefetch(rows, y, order[n + AHEAD])
         target = np.float64(y[i])
         weight = np.float64(sample_weight[i]) if sample_weight.shape[0] > 0 else 1.0
         if out.largest.shape[0] > 0:
@@ -108,7 +112,7 @@ def gradient_rows(rows, y, sample_weight, order, state, settings, positive_weigh
             if gradient != 0.0:
                 _add_row(rows, i, sums, k, gradient)
                 intercept_sums[k] += gradient
-    out.rows[0] += order.shape[0]
+    out.rows[0] += n_rows
 
 
 def penalties(coef: np.ndarray, settings: Settings) -> np.ndarray:

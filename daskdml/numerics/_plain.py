@@ -13,9 +13,9 @@ import numpy as np
 from numba import njit
 
 from daskdml.numerics._losses import LOG_LOSS, loss_and_gradient, shared_log_loss
-from daskdml.numerics._rows import row_add, row_dot, row_prefetch
+from daskdml.numerics._rows import row_add, row_dot, row_prefetch, weights_prefetch
 from daskdml.numerics._settings import BINARY, L2
-from daskdml.numerics._sgd import AHEAD, learning_rate
+from daskdml.numerics._sgd import AHEAD, WEIGHTS_AHEAD, learning_rate
 from daskdml.numerics._targets import MAX_GRADIENT
 
 # The logarithm of a product of so many factors between 1 and 2 is taken at once.
@@ -48,7 +48,8 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
     for n in range(n_rows):
         i = order[n]
         if n + AHEAD < n_rows:
-            row_prefetch(rows, order[n + AHEAD])
+            row_prefetch(rows, y, order[n + AHEAD])
+            weights_prefetch(rows, coef, order[n + WEIGHTS_AHEAD])
         target, weight = np.float64(y[i]), 1.0
         if binary:
             hit = target > 0.0

@@ -87,8 +87,12 @@ def row_entry(rows, i, j):
     """Entry j of row i: its column and its value."""
 
 
-def row_prefetch(rows, i):
-    """Start loading row i."""
+def row_prefetch(rows, y, i):
+    """Start loading row i and its target: in a shuffled order that one value costs as much as a row."""
+
+
+def weights_prefetch(rows, w, i):
+    """Start loading the weights ``w[:, j]`` that a sparse row i names: scattered over memory, as rows are not."""
 
 
 def is_dense(rows) -> bool:
@@ -186,21 +190,36 @@ def _row_entry(rows, i, j):
 
 
 @overload(row_prefetch)
-def _row_prefetch(rows, i):
+def _row_prefetch(rows, y, i):
     if is_dense(rows):
 
-        def dense(rows, i):
+        def dense(rows, y, i):
+            _prefetch(y, i, 0)
             for offset in range(0, rows.X.shape[1] * rows.X.itemsize, CACHE_LINE):
                 _prefetch(rows.X, i, offset)
 
         return dense
 
-    def csr(rows, i):
+    def csr(rows, y, i):
+        _prefetch(y, i, 0)
         start = rows.indptr[i]
         entries = rows.indptr[i + 1] - start
         for offset in range(0, entries * rows.data.itemsize, CACHE_LINE):
             _prefetch(rows.data, start, offset)
         for offset in range(0, entries * rows.indices.itemsize, CACHE_LINE):
             _prefetch(rows.indices, start, offset)
+
+    return csr
+
+
+@overload(weights_prefetch)
+def _weights_prefetch(rows, w, i):
+    if is_dense(rows):
+        return lambda rows, w, i: None
+
+    def csr(rows, w, i):
+        for k in range(w.shape[0]):
+            for j in range(rows.indptr[i], rows.indptr[i + 1]):
+                _prefetch(w, k, np.uintp(rows.indices[j]) * np.uintp(w.itemsize))
 
     return csr

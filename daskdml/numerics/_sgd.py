@@ -27,6 +27,8 @@ from daskdml.numerics._targets import independent_gradient, problem_weight, soft
 
 # Rows this far ahead are asked for early; further is evicted again before its turn, nearer comes too late.
 AHEAD = 6
+# Their weights can be asked for only once the row itself is there, which names them.
+WEIGHTS_AHEAD = 2
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -128,7 +130,7 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
     for n in range(order.shape[0]):
         i = order[n]
         if n + AHEAD < order.shape[0]:
-            row_prefetch(rows, order[n + AHEAD])
+            row_prefetch(rows, y, order[n + AHEAD])
         target = np.float64(y[i])
         weight = np.float64(sample_weight[i]) if sample_weight.shape[0] > 0 else 1.0
         for k in range(n_problems):

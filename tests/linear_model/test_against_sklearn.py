@@ -135,7 +135,8 @@ def test_the_constructor_has_scikit_learns_parameters_and_defaults():
     for ours, theirs in ((SGDClassifier, plain.SGDClassifier), (SGDRegressor, plain.SGDRegressor)):
         mine = ours().get_params(deep=False)
         assert mine.items() >= theirs().get_params().items()
-        assert set(mine) - set(theirs().get_params()) == {"coordinate_eta0", "strategy", "memory_budget", "callbacks"}
+        new = {"coordinate_eta0", "strategy", "memory_budget", "callbacks", "checkpoint", "checkpoint_every"}
+        assert set(mine) - set(theirs().get_params()) == new
 
 
 @pytest.mark.parametrize("loss", ["log_loss", "modified_huber"])
