@@ -1,0 +1,52 @@
+"""The parameter server: shards and their rules, their actors, and what a worker and the driver see of them."""
+
+from daskdml.server._client import Own, Parameters, Reading, ServerLost
+from daskdml.server._clock import Ticket, VectorClock
+from daskdml.server._compression import Float16, TopK, as_compression, flush
+from daskdml.server._ledger import Ledger, Stop
+from daskdml.server._optimizers import OPTIMIZERS, AdaGrad, Adam, Add, FTRLProximal, Momentum, as_optimizer
+from daskdml.server._placement import Group, Lost
+from daskdml.server._remote import Directory, Refused, Remote, Unreachable
+from daskdml.server._shard import Push, Shard, View
+from daskdml.server._tables import Partition, Table, Update, default_shards
+from daskdml.server._trace import Read, Trace, TraceError, check_trace, replay
+
+__all__ = [
+    "OPTIMIZERS",
+    "AdaGrad",
+    "Adam",
+    "Add",
+    "Directory",
+    "FTRLProximal",
+    "Float16",
+    "Group",
+    "Ledger",
+    "Lost",
+    "Momentum",
+    "Own",
+    "Parameters",
+    "Partition",
+    "Push",
+    "Read",
+    "Reading",
+    "Refused",
+    "Remote",
+    "ServerLost",
+    "Shard",
+    "Stop",
+    "Table",
+    "Ticket",
+    "TopK",
+    "Trace",
+    "TraceError",
+    "Unreachable",
+    "Update",
+    "VectorClock",
+    "View",
+    "as_compression",
+    "as_optimizer",
+    "check_trace",
+    "default_shards",
+    "flush",
+    "replay",
+]

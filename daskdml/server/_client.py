@@ -1,0 +1,336 @@
+"""The worker's side of the parameter server: a copy of the parameters that the replicas of a process share.
+
+Reads are served from the copy while it is new enough; a thread fetches newer ones beside the training. What a runner
+has pushed and the copy does not contain yet is added on top, so that a runner always sees its own updates, once.
+Messages that a lost worker swallowed are sent again to whoever serves the shard now; tickets make that harmless.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from daskdml.server._clock import Ticket
+from daskdml.server._remote import Directory, Gone, Refused, Remote, Unreachable
+from daskdml.server._shard import Push, View
+from daskdml.server._tables import Partition, Update
+
+# Seconds a shard may stay unserved before a runner gives up; losing both copies takes a new start by the driver.
+_PATIENCE = 60.0
+# Seconds between looks for who serves a shard now.
+_PAUSE = 0.02
+# Seconds of one message, however large.
+_TIMEOUT = 30.0
+
+
+class ServerLost(RuntimeError):
+    """No shard of the parameter server could be reached for a while."""
+
+
+@dataclass
+class Traffic:
+    """What went between this process and the server since it was last asked."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Parameters as a replica may train on them, and what is in them.
+
+    ``shards`` is the number of updates each shard had applied, ``clocks`` the lane clocks it had then, ``replayed`` the
+    tickets of the reader added on top, and ``minimum`` the slowest lane's clock of all shards.
+    """
+
+    values: dict[str, np.ndarray]
+    shards: dict[int, int]
+    clocks: dict[int, dict[int, int]]
+    replayed: dict[int, list[tuple[int, int, int]]]
+    minimum: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Sent:
+    """A push of a runner that some shard may not contain yet."""
+
+    number: int
+    ticket: Ticket | None
+    parts: list[dict[str, Update]]
+    token: str = ""
+
+
+@dataclass
+class Own:
+    """What a runner has pushed, for read-my-writes."""
+
+    runner: int
+    count: int = 0
+    recent: deque[_Sent] = field(default_factory=deque)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Parameters:
+    """The parameters as a process sees them.
+
+    Parameters
+    ----------
+    remote : Remote
+    directory : Directory
+        Who serves what, when this was made; news are asked of the hosts themselves.
+    partition : Partition
+    staleness : int or None
+        Of the strategy; None for no bound.
+    eager : bool
+        Let the server send news when the slowest lane has finished a clock, instead of asking after each push.
+    replays : bool
+        Whether own updates can be added on top (plain sums); otherwise a reader waits for its own updates.
+    """
+
+    def __init__(
+        self,
+        remote: Remote,
+        directory: Directory,
+        partition: Partition,
+        staleness: int | None,
+        eager: bool = False,
+        replays: bool = True,
+    ):
+        self.remote = remote
+        self.partition = partition
+        self.staleness = staleness
+        self.traffic = Traffic()
+        self._eager = eager
+        self._replays = replays and staleness != 0
+        self._directory = directory
+        self._views: dict[int, View] = {}
+        self._lock = threading.Lock()
+        self._wanted = threading.Event()
+        self._closed = False
+        self._fetcher = threading.Thread(target=self._fetch, name="daskdml-parameters", daemon=True)
+        self._fetcher.start()
+
+    # -- reading --------------------------------------------------------------------------------------
+
+    def read(self, clock: int, own: Own, patience: float = _PATIENCE) -> Reading:
+        """Parameters for training at ``clock``, in arrays of the caller's own."""
+        least = None if self.staleness is None else clock - self.staleness
+        views = self._fresh(least, own, patience)
+        with own.lock:
+            sent = list(own.recent)
+        values = self.partition.join([v.values for v in views])
+        if len(views) == 1:
+            values = {name: array.copy() for name, array in values.items()}
+        replayed: dict[int, list[tuple[int, int, int]]] = {}
+        for shard, view in enumerate(views):
+            replayed[shard] = []
+            if not self._replays:
+                continue
+            for push in sent:
+                if push.number > view.runners.get(own.runner, 0):
+                    add_updates(values, push.parts[shard], self.partition, shard)
+                    if push.ticket is not None:
+                        replayed[shard].append(push.ticket.id)
+        self._forget(own)
+        return Reading(
+            values,
+            {shard: view.sequence for shard, view in enumerate(views)},
+            {shard: dict(view.clocks) for shard, view in enumerate(views)},
+            replayed,
+            min(view.minimum for view in views),
+        )
+
+    def _fresh(self, least: int | None, own: Own, patience: float) -> list[View]:
+        """A view of every shard that contains what the strategy promises."""
+        deadline = time.monotonic() + patience
+        while True:
+            with self._lock:
+                views = [self._views.get(shard) for shard in range(self.partition.n_shards)]
+            stale = [shard for shard, view in enumerate(views) if not self._serves(view, least, own)]
+            if not stale:
+                return [view for view in views if view is not None]
+            self._pull(stale, least, patience)
+            if time.monotonic() > deadline:
+                raise ServerLost(f"parameters of clock {least} did not come in {patience:.0f} s")
+
+    def _serves(self, view: View | None, least: int | None, own: Own) -> bool:
+        if view is None or (least is not None and view.minimum < least):
+            return False
+        # An update that cannot be added on top must be in the view.
+        return self._replays or self.staleness == 0 or view.runners.get(own.runner, 0) >= own.count
+
+    def _pull(self, shards: Sequence[int], least: int | None, patience: float) -> None:
+        for shard, view in zip(shards, self.each(shards, "pull", None, least, patience=patience), strict=True):
+            self._keep(shard, view)
+
+    def _keep(self, shard: int, view: View) -> None:
+        with self._lock:
+            present = self._views.get(shard)
+            # Answers may overtake each other: the clock of what is read never goes back.
+            if present is None or view.sequence >= present.sequence or view.generation > present.generation:
+                self._views[shard] = view
+            self.traffic.received_bytes += sum(a.nbytes for a in view.values.values())
+
+    def _forget(self, own: Own) -> None:
+        """Drop own updates that every view contains."""
+        with self._lock:
+            views = [self._views.get(shard) for shard in range(self.partition.n_shards)]
+        everywhere = min((v.runners.get(own.runner, 0) if v is not None else 0) for v in views)
+        with own.lock:
+            while own.recent and own.recent[0].number <= everywhere:
+                own.recent.popleft()
+
+    def _fetch(self) -> None:
+        """Bring newer parameters while the replicas train."""
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            if self._closed:
+                return
+            try:
+                self._pull(range(self.partition.n_shards), None, _PATIENCE)
+            except (ServerLost, Refused, Unreachable):
+                # A reader that needs them will find out by itself, and say so.
+                if self._closed:
+                    return
+
+    # -- writing --------------------------------------------------------------------------------------
+
+    def note(self, own: Own, ticket: Ticket | None, updates: dict[str, Update], token: str = "") -> _Sent:
+        """Remember an update from now on, before it is sent: the runner's next read contains it."""
+        with own.lock:
+            own.count += 1
+            sent = _Sent(own.count, ticket, self.partition.cut_updates(updates), token)
+            own.recent.append(sent)
+        return sent
+
+    def push(self, own: Own, sent: _Sent, generation: int) -> list[Any]:
+        """Bring an update to every shard, whatever happens to workers meanwhile; returns what each shard said."""
+        shards = range(self.partition.n_shards)
+        answers = self.each(
+            shards,
+            "push",
+            lambda shard: Push(generation, own.runner, sent.ticket, sent.parts[shard], sent.token),
+        )
+        with self._lock:
+            self.traffic.sent_bytes += sum(u.nbytes for part in sent.parts for u in part.values())
+        if any(answer.status == "fenced" for answer in answers):
+            raise Refused("this runner belongs to an earlier run of the fit")
+        if not self._eager or any(answer.advanced for answer in answers):
+            self._wanted.set()
+        return answers
+
+    # -- messages -------------------------------------------------------------------------------------
+
+    def each(
+        self,
+        shards: Sequence[int],
+        method: str,
+        argument: Callable[[int], Any] | None,
+        *more: Any,
+        patience: float = _PATIENCE,
+    ) -> list[Any]:
+        """Call a method of several shards at once; a shard whose worker is lost is asked again where it is now."""
+        answers: dict[int, Any] = {}
+        deadline = time.monotonic() + patience
+        while True:
+            directory = self._directory
+            started: list[tuple[int, Future]] = []
+            for shard in shards:
+                if shard not in answers:
+                    args = (None,) if argument is None else (argument(shard),)
+                    started.append((shard, self._start(directory, shard, method, *args, *more)))
+            for shard, future in started:
+                try:
+                    answers[shard] = future.result()
+                except (Unreachable, Refused):
+                    with self._lock:
+                        self.traffic.retries += 1
+            if len(answers) == len(shards):
+                return [answers[shard] for shard in shards]
+            if time.monotonic() > deadline:
+                missing = [shard for shard in shards if shard not in answers]
+                raise ServerLost(f"nobody has served shard {missing[0]} for {patience:.0f} s")
+            self.learn(directory)
+
+    def _start(self, directory: Directory, shard: int, method: str, *args: Any) -> Future:
+        return self.remote.start(directory.primaries[shard], method, *args, timeout=_TIMEOUT)
+
+    def learn(self, known: Directory) -> Directory:
+        """Ask whoever answers who serves what now."""
+        if self._directory.number > known.number:
+            return self._directory
+        started = [self.remote.start(ref, "directory", timeout=2.0) for ref in known.hosts]
+        gone = 0
+        for future in started:
+            try:
+                found = future.result()
+            except Gone:
+                gone += 1
+                continue
+            except (Unreachable, Refused):
+                continue
+            if found is not None and found.number > self._directory.number:
+                self._directory = found
+        if gone == len(started):
+            # Their workers answer and have nothing of this fit any more: it is over.
+            raise ServerLost("the parameter server of this fit has ended")
+        if self._directory.number == known.number:
+            time.sleep(_PAUSE)
+        return self._directory
+
+    def ask_ledger(self, method: str, *args: Any, patience: float = _PATIENCE) -> Any:
+        """Call a method of the ledger, wherever it is now."""
+        deadline = time.monotonic() + patience
+        while True:
+            directory = self._directory
+            try:
+                return self.remote.call(directory.ledger, method, *args, timeout=_TIMEOUT)
+            except (Unreachable, Refused):
+                if time.monotonic() > deadline:
+                    raise ServerLost(f"nobody has handed out work for {patience:.0f} s") from None
+                with self._lock:
+                    self.traffic.retries += 1
+                self.learn(directory)
+
+    @property
+    def directory(self) -> Directory:
+        """Who serves what, as far as known."""
+        return self._directory
+
+    def take_traffic(self) -> Traffic:
+        """What went over the network since this was last asked."""
+        with self._lock:
+            traffic, self.traffic = self.traffic, Traffic()
+        return traffic
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        self._wanted.set()
+        self._fetcher.join()
+
+
+def add_updates(values: dict[str, np.ndarray], updates: dict[str, Update], partition: Partition, shard: int) -> None:
+    """Add a shard's part of an update to whole tables, in the way the shard itself does."""
+    ops = {table.name: table.op for table in partition.tables}
+    for name, update in updates.items():
+        start, stop = partition.range(name, shard)
+        target = values[name][start:stop]
+        if update.keys is None:
+            if ops[name] == "max":
+                np.maximum(target, update.values, out=target)
+            else:
+                target += update.values
+        elif ops[name] == "max":
+            target[update.keys] = np.maximum(target[update.keys], update.values)
+        else:
+            target[update.keys] += update.values

@@ -1,0 +1,459 @@
+"""The driver's side of the parameter server: where shards lie, and what is done when a worker goes or comes.
+
+Only the driver decides who serves a shard. Each decision makes a new directory with a higher number, which every host
+is told; whoever finds a host gone, or refusing, asks the others for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+from distributed import Client, Future
+
+from daskdml.server._actors import LedgerHost, News, ShardHost
+from daskdml.server._clock import VectorClock
+from daskdml.server._ledger import Ledger
+from daskdml.server._remote import Directory, Ref, Refused, Remote, Unreachable
+from daskdml.server._shard import Push, Shard
+
+logger = logging.getLogger("daskdml")
+
+# Seconds an actor may take to begin on a worker whose threads are all at work.
+_BEGIN = 60.0
+# Seconds the driver tries to reach a host that the scheduler still takes for alive.
+_PATIENCE = 60.0
+
+
+class Lost(RuntimeError):
+    """No copy of a shard is left."""
+
+
+@dataclass
+class Changes:
+    """What happened to the cluster since it was last asked, and how many things were replaced for it."""
+
+    lost: set[str] = field(default_factory=set)
+    joined: set[str] = field(default_factory=set)
+    recovered: int = 0
+
+
+@dataclass
+class _Membership:
+    """What the scheduler's events said; filled by the client's event loop, emptied by the driver."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    leaving: set[str] = field(default_factory=set)
+
+    def heard(self, address: str, event: Any) -> None:
+        message = event[1] if isinstance(event, tuple) else event
+        if isinstance(message, dict) and message.get("action") == "could-not-retire":
+            with self.lock:
+                self.leaving.add(address)
+
+
+class Group:
+    """The shards of a fit and its ledger, as actors on the workers of a cluster.
+
+    Parameters
+    ----------
+    client : Client
+    backups : {1, 0}, default 1
+        Second copies of each shard, on another worker than the first; none where there is a single worker.
+    """
+
+    def __init__(self, client: Client, backups: int = 1):
+        self._client = client
+        self._backups = backups
+        self._remote = Remote(client)
+        self._token = uuid.uuid4().hex[:10]
+        self._names = itertools.count()
+        # The futures keep the actors alive.
+        self._futures: dict[Ref, Future] = {}
+        self._number = 0
+        self._generation = 0
+        self._primaries: list[Ref] = []
+        self._seconds: list[Ref | None] = []
+        self._ledger: Ref | None = None
+        # A host for the ledger, should its own be lost; and second copies that have not begun yet, by shard.
+        self._spare: Ref | None = None
+        self._coming: dict[int, Ref] = {}
+        self._settings: tuple[Any, ...] = ()
+        self._epochs: list[tuple[int, int, int]] = []
+        self._closed_after: int | None = None
+        self._advice: dict[str, Any] = {}
+        self._heard = 0
+        self._alive: set[str] = set()
+        self._avoid: set[str] = set()
+        self._membership = _Membership()
+        self._subscribed: set[str] = set()
+        self._lock = threading.RLock()
+
+    # -- beginning and ending ---------------------------------------------------------------------------
+
+    def start(self, shards: Sequence[Shard], ledger: Ledger) -> Directory:
+        """Put shards and ledger on the workers."""
+        self._alive = set(self._client.nthreads())
+        self._listen()
+        self._generation = shards[0].generation
+        self._settings = (ledger.staleness, ledger.reassign, ledger.speculate)
+        for shard in shards:
+            address = self._roomiest(set())
+            ref = self._make(ShardHost, address)
+            self._remote.call(ref, "start", shard.snapshot(copy=False), True, self._number, timeout=_BEGIN)
+            self._primaries.append(ref)
+            self._seconds.append(None)
+        self._ledger = self._make(LedgerHost, self._roomiest(set()))
+        self._remote.call(self._ledger, "start", ledger, (), {}, timeout=_BEGIN)
+        self._heal()
+        while any(self._futures[ref].status == "pending" for ref in self._coming.values()):
+            time.sleep(0.005)
+        self._heal()
+        self._publish()
+        return self.directory
+
+    def close(self) -> None:
+        """Let the actors go."""
+        for address in self._subscribed:
+            # A second group on this client may have ended it already, and the scheduler may be gone.
+            with contextlib.suppress(ValueError, OSError):
+                self._client.unsubscribe_topic(address)
+        self._subscribed.clear()
+        for future in self._futures.values():
+            future.release()
+        self._futures.clear()
+
+    @property
+    def directory(self) -> Directory:
+        """Who serves what."""
+        assert self._ledger is not None
+        return Directory(self._number, self._generation, tuple(self._primaries), tuple(self._seconds), self._ledger)
+
+    def _listen(self) -> None:
+        """Hear of attempts to retire workers.
+
+        Each worker's own topic, not that of all events: one of those that cannot be sent (of a function that was run)
+        makes the scheduler close the connection to the client, and with it every future of it.
+        """
+        for address in self._alive - self._subscribed:
+            self._client.subscribe_topic(address, partial(self._membership.heard, address))
+            self._subscribed.add(address)
+
+    def _begin(self, host: type, address: str) -> Ref:
+        """An actor on a worker, which may take a while: a new process has everything to import."""
+        key = f"daskdml-{host.__name__}-{self._token}-{next(self._names)}"
+        ref = Ref(address, key)
+        self._futures[ref] = self._client.submit(
+            host, actor=True, key=key, pure=False, workers=[address], allow_other_workers=False
+        )
+        return ref
+
+    def _make(self, host: type, address: str) -> Ref:
+        """An actor on a worker, waited for."""
+        ref = self._begin(host, address)
+        end = time.monotonic() + _BEGIN
+        while self._futures[ref].status == "pending":
+            if address not in self._client.nthreads() or time.monotonic() > end:
+                self._forget(ref)
+                raise Unreachable(f"no actor could begin on worker {address}")
+            time.sleep(0.005)
+        return ref
+
+    def _roomiest(self, without: set[str]) -> str:
+        """The worker with the fewest hosts."""
+        usable = self._alive - without - self._avoid or self._alive - without
+        if not usable:
+            raise Unreachable("no worker to place a shard on")
+        hosts = [ref.address for ref in (*self._primaries, *self._seconds, *self._coming.values()) if ref is not None]
+        if self._ledger is not None:
+            hosts.append(self._ledger.address)
+        return min(usable, key=lambda address: (hosts.count(address), address))
+
+    # -- what the driver asks ---------------------------------------------------------------------------
+
+    def ledger(self, method: str, *args: Any) -> Any:
+        """Call a method of the ledger, wherever it is; what must outlast it is remembered."""
+        if method == "open" and args not in self._epochs:
+            self._epochs.append(args)
+        elif method == "advise":
+            (self._advice,) = args
+        elif method == "close":
+            (self._closed_after,) = args
+        return self._asked(lambda: self._ledger, method, *args)
+
+    def news(self, wait: float) -> News:
+        """Reports of what was done since this was last called."""
+        news = self._asked(lambda: self._ledger, "news", self._heard, wait)
+        self._heard = news.number
+        return news
+
+    def push(self, shard: int, push: Push) -> Any:
+        """Bring an update to a shard."""
+        return self._asked(lambda: self._primaries[shard], "push", push)
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """A snapshot of each shard; each is consistent in itself."""
+        return [self._asked(lambda k=k: self._primaries[k], "snapshot") for k in range(len(self._primaries))]
+
+    def views(self, names: Sequence[str] | None = None) -> list[dict[str, np.ndarray]]:
+        """Each shard's values."""
+        keys = None if names is None else dict.fromkeys(names)
+        return [self._asked(lambda k=k: self._primaries[k], "pull", keys).values for k in range(len(self._primaries))]
+
+    def _asked(self, who: Any, method: str, *args: Any) -> Any:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self._remote.call(who(), method, *args)
+            except (Unreachable, Refused) as error:
+                if time.monotonic() > deadline:
+                    raise Lost(f"{method}: {error}") from error
+                self._mend()
+                time.sleep(0.01)
+
+    # -- membership -------------------------------------------------------------------------------------
+
+    def tend(self) -> Changes:
+        """Look at the cluster, and replace what it has lost."""
+        self._mend()
+        with self._lock:
+            changes, self._changes = self._changes, Changes()
+        return changes
+
+    _changes = Changes()
+
+    def _mend(self) -> None:
+        with self._membership.lock:
+            leaving, self._membership.leaving = self._membership.leaving, set()
+        present = set(self._client.nthreads())
+        lost, joined = self._alive - present, present - self._alive
+        if not lost and not joined and not leaving and not self._wanting and not self._bereft:
+            return
+        with self._lock:
+            self._alive = present
+            fresh = self._changes = Changes(self._changes.lost | lost, self._changes.joined | joined)
+            self._avoid &= present
+            self._listen()
+            for address in lost:
+                self._remote.lose(address)
+            for address in joined:
+                self._remote.find(address)
+            if lost or self._bereft:
+                fresh.recovered += self._replace_lost()
+            for address in leaving & present:
+                try:
+                    self._move_off(address)
+                except (Unreachable, Refused) as error:
+                    # Something was lost meanwhile; Dask asks again.
+                    logger.info("nothing could move off %s yet: %s", address, error)
+            if self._heal():
+                self._publish()
+
+    @property
+    def _bereft(self) -> bool:
+        """Whether a primary or the ledger is on a worker that is gone."""
+        served = [*self._primaries, *([] if self._ledger is None else [self._ledger])]
+        return any(ref.address not in self._alive for ref in served)
+
+    @property
+    def _wanting(self) -> list[int]:
+        """Shards without a second copy, and -1 for the ledger without another host to go on with."""
+        if not self._backups or len(self._alive) < 2:
+            return []
+        shards = [index for index, ref in enumerate(self._seconds) if ref is None]
+        return shards + ([-1] if self._spare is None else [])
+
+    def _replace_lost(self) -> int:
+        """Promote backups of lost primaries, drop lost backups, and begin the ledger anew if it is gone."""
+        replaced = 0
+        self._number += 1
+        for index, ref in enumerate(self._primaries):
+            second = self._seconds[index]
+            if ref.address in self._alive:
+                if second is not None and second.address not in self._alive:
+                    self._seconds[index] = None
+                    self._forget(second)
+                    self._try(ref, "drop_backup", self._number)
+                    replaced += 1
+                continue
+            self._forget(ref)
+            if second is None or second.address not in self._alive:
+                raise Lost(f"shard {index} was on {ref.address}, which is lost, and no other worker has a copy")
+            try:
+                self._remote.call(second, "promote", self._number)
+            except (Unreachable, Refused) as error:
+                # Gone as well, as the next look at the cluster will say.
+                logger.info("the second copy of shard %d does not take over yet: %s", index, error)
+                continue
+            self._primaries[index], self._seconds[index] = second, None
+            replaced += 1
+        assert self._ledger is not None
+        if self._spare is not None and self._spare.address not in self._alive:
+            self._forget(self._spare)
+            self._spare = None
+        if self._ledger.address not in self._alive:
+            self._forget(self._ledger)
+            try:
+                self._begin_ledger()
+                replaced += 1
+            except (Unreachable, Refused) as error:
+                logger.info("no new ledger yet: %s", error)
+        self._publish()
+        return replaced
+
+    def _begin_ledger(self, ledger: Ledger | None = None) -> None:
+        """A ledger on another worker, by default from what all shards have applied."""
+        if ledger is None:
+            clocks = [VectorClock.from_dict(self._remote.call(ref, "clock")) for ref in self._primaries]
+            ledger = Ledger.from_applied(clocks, *self._settings)
+            # Epochs that are over in every lane need not be opened again.
+            lowest = ledger.minimum
+            opened = [e for e in self._epochs if e[1] + e[2] > lowest] or self._epochs[-1:]
+        else:
+            opened = []
+        spare, self._spare = self._spare, None
+        self._ledger = spare if spare is not None else self._make(LedgerHost, self._roomiest(set()))
+        self._heard = 0
+        self._remote.call(self._ledger, "start", ledger, opened, self._advice, timeout=_BEGIN)
+        if opened and self._closed_after is not None:
+            self._remote.call(self._ledger, "close", self._closed_after)
+
+    def _heal(self) -> bool:
+        """Give every shard a second copy, where there is a worker for it; whether any got one.
+
+        Nothing is waited for: an actor that is asked for now is brought up to date when it is there.
+        """
+        healed = False
+        assert self._ledger is not None
+        for index in self._wanting:
+            first = self._ledger if index < 0 else self._primaries[index]
+            coming = self._coming.get(index)
+            if coming is not None and (coming.address not in self._alive or coming.address == first.address):
+                self._forget(self._coming.pop(index))
+                coming = None
+            if coming is None:
+                if self._alive - {first.address}:
+                    self._coming[index] = self._begin(
+                        LedgerHost if index < 0 else ShardHost, self._roomiest({first.address})
+                    )
+                continue
+            status = self._futures[coming].status
+            if status == "pending":
+                continue
+            del self._coming[index]
+            if status != "finished":
+                self._forget(coming)
+            elif index < 0:
+                self._spare = coming
+            else:
+                healed |= self._add_backup(index, coming)
+        return healed
+
+    def _add_backup(self, index: int, second: Ref) -> bool:
+        try:
+            self._remote.call(self._primaries[index], "add_backup", second, self._number + 1, timeout=120.0)
+        except (Unreachable, Refused) as error:
+            # A worker that has just gone; the next look at the cluster knows.
+            logger.info("no second copy of shard %d yet: %s", index, error)
+            self._forget(second)
+            return False
+        self._number += 1
+        self._seconds[index] = second
+        return True
+
+    def _publish(self) -> None:
+        """Tell every host who serves what now."""
+        self._number += 1
+        directory = self.directory
+        started = [self._remote.start(ref, "set_directory", directory, timeout=5.0) for ref in directory.hosts]
+        for future in started:
+            try:
+                future.result()
+            except (Unreachable, Refused):
+                # Lost since; it has no one to tell.
+                continue
+
+    def _try(self, ref: Ref, method: str, *args: Any) -> None:
+        try:
+            self._remote.call(ref, method, *args)
+        except (Unreachable, Refused) as error:
+            logger.info("%s of %s: %s", method, ref.key, error)
+
+    def _forget(self, ref: Ref) -> None:
+        future = self._futures.pop(ref, None)
+        if future is not None:
+            future.release()
+
+    # -- moving -----------------------------------------------------------------------------------------
+
+    def move_off(self, address: str) -> None:
+        """Take shards and ledger off a worker, so that Dask can retire it.
+
+        Raises
+        ------
+        ValueError
+            If it is the only worker.
+        """
+        with self._lock:
+            self._alive = set(self._client.nthreads())
+            if self._alive == {address}:
+                raise ValueError(f"{address} is the only worker: there is none that its shards could move to")
+            self._move_off(address)
+            self._heal()
+            self._publish()
+
+    def retire(self, addresses: Sequence[str]) -> dict[str, Any]:
+        """Move what workers hold elsewhere, then let Dask retire them; returns what Dask says of each."""
+        with self._lock:
+            self._avoid |= set(addresses)
+        for address in addresses:
+            self.move_off(address)
+        retired: dict[str, Any] = {}
+        deadline = time.monotonic() + _PATIENCE
+        while len(retired) < len(addresses) and time.monotonic() < deadline:
+            # Dask refuses until the worker has heard that its actors were let go.
+            retired |= self._client.retire_workers([a for a in addresses if a not in retired])
+            time.sleep(0.02)
+        return retired
+
+    def _move_off(self, address: str) -> None:
+        if self._alive == {address}:
+            return
+        self._avoid.add(address)
+        for index, ref in enumerate(self._primaries):
+            second = self._seconds[index]
+            if second is not None and second.address == address:
+                self._number += 1
+                self._remote.call(ref, "drop_backup", self._number)
+                self._forget(second)
+                self._seconds[index] = second = None
+            if ref.address != address:
+                continue
+            if second is None:
+                second = self._make(ShardHost, self._roomiest({address}))
+                self._number += 1
+                self._remote.call(ref, "add_backup", second, self._number, timeout=120.0)
+            # From here on the old copy's forwards are refused, and it refuses whoever asks it.
+            self._number += 1
+            self._remote.call(second, "promote", self._number)
+            self._primaries[index], self._seconds[index] = second, None
+            self._try(ref, "demote")
+            self._forget(ref)
+        assert self._ledger is not None
+        if self._spare is not None and self._spare.address == address:
+            self._forget(self._spare)
+            self._spare = None
+        if self._ledger.address == address:
+            old, ledger = self._ledger, self._remote.call(self._ledger, "copy")
+            self._begin_ledger(ledger)
+            self._forget(old)
+        self._publish()
