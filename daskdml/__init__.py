@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 from daskdml._version import __version__
 
 if TYPE_CHECKING:
-    from daskdml.strategies import BSP, Averaging
+    from daskdml.strategies import ASP, BSP, ESSP, SSP, Averaging
 
-__all__ = ["BSP", "Averaging", "__version__"]
+__all__ = ["ASP", "BSP", "ESSP", "SSP", "Averaging", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     # Found when asked for: the command line's help, and a worker asked for its version, need no numerics.
-    if name in ("BSP", "Averaging"):
+    if name in ("ASP", "BSP", "ESSP", "SSP", "Averaging"):
         from daskdml import strategies
 
         globals()[name] = value = getattr(strategies, name)

@@ -81,6 +81,17 @@ class Dataset:
         """
         return self._futures.of(client, self.recipes[index].given)
 
+    def forget_lost(self) -> None:
+        """Let go of inputs that were lost with a worker; :meth:`inputs` makes them again."""
+        self._futures.forget_lost()
+
+    def travelling_inputs(self, client: Any) -> Any:
+        """For long tasks that fetch the inputs of their blocks themselves: an object with ``of(client, given)``.
+
+        Needed where the data set is not ``self_contained``, and of use only while the data set is kept alive.
+        """
+        return self._futures.travelling(client)
+
     def describe(self) -> dict[str, Any]:
         """What is known without reading any data."""
         return {

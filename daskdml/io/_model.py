@@ -25,6 +25,16 @@ _TRUSTED = (
     "daskdml.linear_model:SGDRegressor",
     "daskdml.strategies:Averaging",
     "daskdml.strategies:BSP",
+    "daskdml.strategies:SSP",
+    "daskdml.strategies:ESSP",
+    "daskdml.strategies:ASP",
+    "daskdml.server:Float16",
+    "daskdml.server:TopK",
+    "daskdml.server:Add",
+    "daskdml.server:Momentum",
+    "daskdml.server:AdaGrad",
+    "daskdml.server:Adam",
+    "daskdml.server:FTRLProximal",
     "dask_ml.preprocessing:StandardScaler",
     "dask_ml.impute:SimpleImputer",
     "numpy:dtype",
@@ -157,7 +167,9 @@ def _walk(value: Any, convert: Callable[[Any], Any]) -> Any:
 
 
 def _freeze(value: Any) -> Any:
-    """Replace DataFrames: skops would write a DataFrame as a call of pandas' internals."""
+    """Replace DataFrames, which skops would write as calls of pandas' internals, and paths."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, pd.DataFrame):
         return {_FRAME: {str(c): _plain(value[c].to_numpy()) for c in value.columns}}
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -15,14 +16,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from daskdml.checkpoint import Cadence
 from daskdml.data import columns_of, is_in_memory, map_rows
+from daskdml.linear_model._identity import identity_of
 from daskdml.linear_model._split import validation_mask
 from daskdml.linear_model._training import Distributed, Memory, run, seed_of
 from daskdml.models import LinearModel
 from daskdml.monitor import CallbackList, FitInfo, History, ProgressBar, StoppingRule
 from daskdml.monitor._html import fitted_html
 from daskdml.numerics import ADAPTIVE, LOSSES, PENALTIES, SCHEDULES, Settings, State, settle
-from daskdml.strategies import Agreed, Holdout, Schedule, Synchronous, as_strategy
+from daskdml.strategies import Agreed, Asynchronous, Checkpoint, FitStart, Holdout, Schedule, Synchronous, as_strategy
 
 # scikit-learn's: a sparse row touches the intercept far more often than any of its weights.
 SPARSE_INTERCEPT_DECAY = 0.01
@@ -52,9 +55,11 @@ class BaseSGD(BaseEstimator):
         "warm_start": ["boolean"],
         "average": [Interval(Integral, 0, None, closed="neither"), "boolean"],
         "coordinate_eta0": [Interval(Real, 0, None, closed="neither")],
-        "strategy": [str, Synchronous],
+        "strategy": [str, Synchronous, Asynchronous],
         "memory_budget": [str, Interval(Integral, 0, None, closed="left"), None],
         "callbacks": "no_validation",
+        "checkpoint": [str, os.PathLike, None],
+        "checkpoint_every": [str, Interval(Real, 0, None, closed="left")],
     }
 
     coef_: Any
@@ -84,6 +89,18 @@ class BaseSGD(BaseEstimator):
                 "set average=False"
             )
         as_strategy(self.strategy)
+        Cadence.of(self.checkpoint_every)
+
+    def _open_checkpoint(self, resume: bool) -> Checkpoint | None:
+        """Where the fit is saved, with what is there to be resumed; None without ``checkpoint``."""
+        if self.checkpoint is not None:
+            return Checkpoint.open(self.checkpoint, self.checkpoint_every, resume)
+        if resume:
+            raise ValueError(
+                "resume=True goes on from a checkpoint, and checkpoint=None: set checkpoint to the directory or URL "
+                "that the first fit was given"
+            )
+        return None
 
     def _settings(self, mode: int, is_sparse: bool) -> Settings:
         ratio = {None: 0.0, "l2": 0.0, "l1": 1.0}.get(self.penalty, self.l1_ratio)
@@ -137,17 +154,28 @@ class BaseSGD(BaseEstimator):
     # -- fitting --------------------------------------------------------------------------------------
 
     def _train(
-        self, data: Memory | Distributed, model: LinearModel, agreed: Agreed, epochs: int, y: np.ndarray | None
+        self,
+        data: Memory | Distributed,
+        model: LinearModel,
+        agreed: Agreed,
+        epochs: int,
+        y: np.ndarray | None,
+        checkpoint: Checkpoint | None = None,
+        given: dict[str, Any] | None = None,
     ) -> Any:
-        """Train, and adopt the result. ``y``: the labels of data in memory, to split them for validation."""
-        # Drawn in this order, as scikit-learn does: it shows where random_state is a generator.
-        holdout = self._holdout(data, y)
-        seed = seed_of(self.random_state)
+        """Train, and adopt the result. ``y``: the labels of data in memory, to split them for validation.
+
+        ``given``: what the fit was given beside parameters and data, for a checkpoint to know it again.
+        """
+        history = History(None if checkpoint is None else checkpoint.history)
+        start = self._decide(data, y) if checkpoint is None or checkpoint.start is None else checkpoint.start
+        if checkpoint is not None:
+            checkpoint.claim(identity_of(self, data, given or {}), start, history)
         schedule = Schedule(
             n_blocks=data.n_blocks,
             n_replicas=data.n_replicas,
             max_epochs=epochs,
-            seed=seed,
+            seed=start.seed,
             shuffle=self.shuffle,
             rule=StoppingRule(
                 n_problems=model.n_problems,
@@ -155,18 +183,34 @@ class BaseSGD(BaseEstimator):
                 n_iter_no_change=self.n_iter_no_change,
                 adaptive=model.settings.schedule == ADAPTIVE,
             ),
-            holdout=holdout,
+            holdout=start.holdout,
         )
-        history = History()
         bars = [ProgressBar()] if self.verbose else []
         listeners = CallbackList([history, *bars, *CallbackList(self.callbacks).callbacks])
         trained = run(
-            data, self.strategy, model, agreed, schedule, listeners, self._info(data, epochs), self.memory_budget
+            data,
+            self.strategy,
+            model,
+            agreed,
+            schedule,
+            listeners,
+            self._info(data, epochs),
+            self.memory_budget,
+            checkpoint,
         )
         self.history_ = history.to_frame()
         self.n_replicas_ = data.n_replicas
         self.strategy_ = as_strategy(self.strategy)
+        self.__dict__.pop("trace_", None)
+        if trained.trace is not None:
+            self.trace_ = trained.trace
         return trained
+
+    def _decide(self, data: Memory | Distributed, y: np.ndarray | None) -> FitStart:
+        """What is drawn once for the whole fit."""
+        # Drawn in this order, as scikit-learn does: it shows where random_state is a generator.
+        holdout = self._holdout(data, y)
+        return FitStart(data.n_replicas, seed_of(self.random_state), holdout, isinstance(data, Memory))
 
     def _holdout(self, data: Memory | Distributed, y: np.ndarray | None) -> Holdout | None:
         if not self.early_stopping:

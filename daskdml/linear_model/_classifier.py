@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from numbers import Integral
 from typing import Any
 
@@ -31,6 +32,7 @@ from daskdml.linear_model._training import (
 from daskdml.metrics import accuracy_score
 from daskdml.models import LinearModel, problems_of
 from daskdml.numerics import BINARY, LOSSES, ONE_VERSUS_ALL, SOFTMAX
+from daskdml.strategies import FitStart
 
 
 def _gives_probabilities(self: SGDClassifier) -> bool:
@@ -93,6 +95,12 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         half of the worker's limit.
     callbacks : list of daskdml.monitor.Callback, optional
         Listeners of the fit.
+    checkpoint : path or str, optional
+        A directory, or a URL that fsspec knows, in which ``fit`` keeps how far it has come, for ``fit(...,
+        resume=True)``. A place holds the checkpoints of one fit: a fit that resumes nothing replaces what is there
+        with its first save. What a callback stops, or something kills, can go on; ``partial_fit`` saves nothing.
+    checkpoint_every : float or str, default "60s"
+        How often: seconds, a time with its unit as "5 minutes", or rounds as "10 rounds"; and at the end.
 
     Attributes
     ----------
@@ -161,6 +169,8 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         strategy: Any = "averaging",
         memory_budget: int | str | None = None,
         callbacks: Any = None,
+        checkpoint: str | os.PathLike | None = None,
+        checkpoint_every: float | str = "60s",
     ):
         self.loss = loss
         self.penalty = penalty
@@ -187,10 +197,19 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         self.strategy = strategy
         self.memory_budget = memory_budget
         self.callbacks = callbacks
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
-        self, X: Any, y: Any, coef_init: Any = None, intercept_init: Any = None, sample_weight: Any = None
+        self,
+        X: Any,
+        y: Any,
+        coef_init: Any = None,
+        intercept_init: Any = None,
+        sample_weight: Any = None,
+        *,
+        resume: bool = False,
     ) -> SGDClassifier:
         """Train from the start, or from the given coefficients.
 
@@ -202,6 +221,10 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         coef_init : ndarray of shape (n_classes, n_features), optional
         intercept_init : ndarray of shape (n_classes,), optional
         sample_weight : array of shape (n_samples,), optional
+        resume : bool, default False
+            Go on from the newest checkpoint in ``checkpoint``, in this process or another; from the start
+            where there is none. The result is that of the fit had it not been interrupted, bit for bit.
+            ``max_iter`` may be larger than it was.
 
         Returns
         -------
@@ -210,15 +233,23 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         Raises
         ------
         ValueError
-            For data that cannot be trained on; of Dask data the block is named.
+            For data that cannot be trained on; of Dask data the block is named. For a checkpoint of a fit with
+            other parameters, data or model (:class:`daskdml.checkpoint.CheckpointError`), naming the difference.
         """
         self._check_parameters()
+        checkpoint = self._open_checkpoint(resume)
+        given = {"coef_init": coef_init, "intercept_init": intercept_init, "sample_weight": sample_weight is not None}
         if self.warm_start and getattr(self, "coef_", None) is not None:
             coef_init = self.coef_ if coef_init is None else coef_init
             intercept_init = self.intercept_ if intercept_init is None else intercept_init
-        data, labels = self._data(X, y, sample_weight, None, first=True)
+        start = None if checkpoint is None else checkpoint.start
+        data, labels = self._data(X, y, sample_weight, None, first=True, start=start)
+        given["classes"] = labels.classes
+        if labels.counts is not None:
+            given["rows of each class"] = labels.counts
         model = self._model(data.schema, labels)
-        trained = self._train(data, model, self._start(model, coef_init, intercept_init), self.max_iter, labels.y)
+        agreed = self._start(model, coef_init, intercept_init)
+        trained = self._train(data, model, agreed, self.max_iter, labels.y, checkpoint, given)
         self.classes_ = labels.classes
         self._adopt(trained, data, first=True)
         self._warn_of_the_end()
@@ -341,10 +372,16 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         return np.result_type(self.coef_.dtype, self.intercept_.dtype)
 
     def _data(
-        self, X: Any, y: Any, sample_weight: Any, classes: np.ndarray | None, first: bool
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        classes: np.ndarray | None,
+        first: bool,
+        start: FitStart | None = None,
     ) -> tuple[Memory | Distributed, Labels]:
         """The data as blocks, and what is known of the labels."""
-        if stays_in_process(self.strategy, X, y, sample_weight):
+        if stays_in_process(self.strategy, X, y, sample_weight, start=start):
             return self._memory(plain_features(X), y, sample_weight, classes, first)
         counts = None
         if classes is None:
@@ -353,7 +390,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         labels.check()
         self._note_columns(X, reset=first)
         dtype = None if first else self.coef_.dtype
-        return distribute(self.strategy, X, y, sample_weight, Target(labels.classes), dtype), labels
+        return distribute(self.strategy, X, y, sample_weight, Target(labels.classes), dtype, start), labels
 
     def _memory(
         self, X: Any, y: Any, sample_weight: Any, classes: np.ndarray | None, first: bool

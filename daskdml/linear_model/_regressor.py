@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from daskdml.linear_model._training import Distributed, Memory, distribute, plai
 from daskdml.metrics import r2_score
 from daskdml.models import LinearModel
 from daskdml.numerics import LOSSES, REGRESSION
+from daskdml.strategies import FitStart
 
 _LOSSES = {name for name, loss in LOSSES.items() if loss.regression}
 
@@ -57,6 +59,12 @@ class SGDRegressor(RegressorMixin, BaseSGD):
     strategy : str or strategy object, default "averaging"
     memory_budget : int, str or None, default None
     callbacks : list of daskdml.monitor.Callback, optional
+    checkpoint : path or str, optional
+        A directory, or a URL that fsspec knows, in which ``fit`` keeps how far it has come, for ``fit(...,
+        resume=True)``. A place holds the checkpoints of one fit: a fit that resumes nothing replaces what is there
+        with its first save. What a callback stops, or something kills, can go on; ``partial_fit`` saves nothing.
+    checkpoint_every : float or str, default "60s"
+        How often: seconds, a time with its unit as "5 minutes", or rounds as "10 rounds"; and at the end.
 
     Attributes
     ----------
@@ -103,6 +111,8 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         strategy: Any = "averaging",
         memory_budget: int | str | None = None,
         callbacks: Any = None,
+        checkpoint: str | os.PathLike | None = None,
+        checkpoint_every: float | str = "60s",
     ):
         self.loss = loss
         self.penalty = penalty
@@ -127,10 +137,19 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         self.strategy = strategy
         self.memory_budget = memory_budget
         self.callbacks = callbacks
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(
-        self, X: Any, y: Any, coef_init: Any = None, intercept_init: Any = None, sample_weight: Any = None
+        self,
+        X: Any,
+        y: Any,
+        coef_init: Any = None,
+        intercept_init: Any = None,
+        sample_weight: Any = None,
+        *,
+        resume: bool = False,
     ) -> SGDRegressor:
         """Train from the start, or from the given coefficients.
 
@@ -142,6 +161,10 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         coef_init : ndarray of shape (n_features,), optional
         intercept_init : ndarray of shape (1,), optional
         sample_weight : array of shape (n_samples,), optional
+        resume : bool, default False
+            Go on from the newest checkpoint in ``checkpoint``, in this process or another; from the start
+            where there is none. The result is that of the fit had it not been interrupted, bit for bit.
+            ``max_iter`` may be larger than it was.
 
         Returns
         -------
@@ -150,15 +173,20 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         Raises
         ------
         ValueError
-            For data that cannot be trained on; of Dask data the block is named.
+            For data that cannot be trained on; of Dask data the block is named. For a checkpoint of a fit with
+            other parameters, data or model (:class:`daskdml.checkpoint.CheckpointError`), naming the difference.
         """
         self._check_parameters()
+        checkpoint = self._open_checkpoint(resume)
+        given = {"coef_init": coef_init, "intercept_init": intercept_init, "sample_weight": sample_weight is not None}
         if self.warm_start and getattr(self, "coef_", None) is not None:
             coef_init = self.coef_ if coef_init is None else coef_init
             intercept_init = self.intercept_ if intercept_init is None else intercept_init
-        data, target = self._data(X, y, sample_weight, first=True)
+        start = None if checkpoint is None else checkpoint.start
+        data, target = self._data(X, y, sample_weight, first=True, start=start)
         model = self._model(data.schema)
-        trained = self._train(data, model, self._start(model, coef_init, intercept_init), self.max_iter, target)
+        agreed = self._start(model, coef_init, intercept_init)
+        trained = self._train(data, model, agreed, self.max_iter, target, checkpoint, given)
         self._adopt(trained, data, first=True)
         self._warn_of_the_end()
         return self
@@ -223,11 +251,14 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         plain.t_, plain.n_iter_ = self.t_, self.n_iter_
         return plain
 
-    def _data(self, X: Any, y: Any, sample_weight: Any, first: bool) -> tuple[Memory | Distributed, np.ndarray | None]:
+    def _data(
+        self, X: Any, y: Any, sample_weight: Any, first: bool, start: FitStart | None = None
+    ) -> tuple[Memory | Distributed, np.ndarray | None]:
         """The data as blocks, and the target where it is in memory."""
-        if not stays_in_process(self.strategy, X, y, sample_weight):
+        if not stays_in_process(self.strategy, X, y, sample_weight, start=start):
             self._note_columns(X, reset=first)
-            return distribute(self.strategy, X, y, sample_weight, Target(), None if first else self.coef_.dtype), None
+            dtype = None if first else self.coef_.dtype
+            return distribute(self.strategy, X, y, sample_weight, Target(), dtype, start), None
         X, y = validate_data(
             self,
             plain_features(X),

@@ -14,7 +14,12 @@ from daskdml.models import LinearModel
 from daskdml.monitor import CallbackList, FitInfo
 from daskdml.strategies import (
     Agreed,
+    Asynchronous,
+    AsynchronousFit,
+    Averaging,
+    Checkpoint,
     DaskRunner,
+    FitStart,
     InMemory,
     LocalRunner,
     Schedule,
@@ -66,13 +71,14 @@ class Distributed:
         return DaskRunner(strategy, model, self.dataset, self.client, memory_budget)
 
 
-def stays_in_process(strategy: str | Synchronous, *arrays: Any) -> bool:
-    """Whether a fit needs no cluster: data in memory, no active client, one replica."""
-    return (
-        all(a is None or is_in_memory(a) for a in arrays)
-        and current_client() is None
-        and as_strategy(strategy).n_replicas in (None, 1)
-    )
+def stays_in_process(strategy: str | Synchronous | Asynchronous, *arrays: Any, start: FitStart | None = None) -> bool:
+    """Whether a fit needs no cluster: data in memory, no active client, one replica; or a ``start`` without one."""
+    chosen = as_strategy(strategy)
+    if not all(a is None or is_in_memory(a) for a in arrays) or chosen.n_replicas not in (None, 1):
+        return False
+    if isinstance(chosen, Asynchronous) and chosen.needs_server:
+        return False
+    return current_client() is None if start is None else start.in_process
 
 
 def working_client() -> Any:
@@ -83,11 +89,19 @@ def working_client() -> Any:
 
 
 def distribute(
-    strategy: str | Synchronous, X: Any, y: Any, sample_weight: Any, target: Target, dtype: Any = None
+    strategy: str | Synchronous | Asynchronous,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    target: Target,
+    dtype: Any = None,
+    start: FitStart | None = None,
 ) -> Distributed:
-    """The data as blocks for the active cluster, or the embedded one."""
+    """The data as blocks for the active cluster, or the embedded one; for as many replicas as ``start`` had."""
     client = working_client()
-    wanted = as_strategy(strategy).n_replicas or max(1, sum(client.nthreads().values()))
+    wanted = as_strategy(strategy).n_replicas
+    if wanted is None:
+        wanted = max(1, sum(client.nthreads().values())) if start is None else start.n_replicas
     dataset = as_dataset(X, y, sample_weight, target=target, dtype=dtype, client=client, n_blocks=wanted)
     return Distributed(dataset, client, wanted)
 
@@ -101,20 +115,30 @@ def seed_of(random_state: Any) -> int:
 
 def run(
     data: Memory | Distributed,
-    strategy: str | Synchronous,
+    strategy: str | Synchronous | Asynchronous,
     model: LinearModel,
     agreed: Agreed,
     schedule: Schedule,
     listeners: CallbackList,
     info: FitInfo,
     memory_budget: Any,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train ``model`` on ``data``, closing what was opened whatever happens."""
     chosen = as_strategy(strategy)
     chosen.check(model)
+    if isinstance(chosen, Asynchronous):
+        if isinstance(data, Distributed):
+            fit = AsynchronousFit(chosen, model, data.dataset, data.client, memory_budget)
+            try:
+                return fit.train(agreed, schedule, listeners, info, checkpoint)
+            finally:
+                fit.close()
+        # One replica has nobody to wait for: that is plain SGD.
+        chosen = Averaging(n_replicas=1)
     runner = data.runner(chosen, model, memory_budget)
     try:
-        return train(chosen, model, runner, agreed, schedule, listeners, info)
+        return train(chosen, model, runner, agreed, schedule, listeners, info, checkpoint)
     finally:
         runner.close()
 

@@ -13,6 +13,8 @@ from daskdml.numerics import (
     ADAGRAD,
     ADAPTIVE,
     BINARY,
+    L2,
+    NO_PENALTY,
     NORMALIZED,
     ONE_VERSUS_ALL,
     PA1,
@@ -29,6 +31,7 @@ from daskdml.numerics import (
     gradient_rows,
     init_state,
     is_plain,
+    penalties,
     scalar_rate,
     settle,
     train_rows,
@@ -79,8 +82,15 @@ class LinearModel:
         """Whether each coordinate has a learning rate of its own."""
         return self.settings.schedule in (ADAGRAD, NORMALIZED)
 
+    @property
+    def maxima(self) -> frozenset[str]:
+        return frozenset({"scale"})
+
     def init(self) -> State:
         return init_state(self.n_outputs, self.n_features, self.dtype, self.settings)
+
+    def settled(self, state: State) -> State:
+        return settle(state)
 
     def copy(self, state: State) -> State:
         return copy_state(state)
@@ -142,6 +152,33 @@ class LinearModel:
 
     def sum_gradients(self, a: Gradient, b: Gradient) -> Gradient:
         return add_gradients(a, b)
+
+    @property
+    def sloped(self) -> frozenset[str]:
+        return frozenset({"coef", "intercept"})
+
+    def slopes(self, state: State, gradient: Gradient) -> dict[str, np.ndarray]:
+        s = self.settings
+        if self.adaptive or s.schedule in (PA1, PA2) or s.average or s.penalty not in (L2, NO_PENALTY):
+            raise ValueError(
+                "an optimizer on the parameter server takes plain gradients: use learning_rate 'constant', 'optimal', "
+                "'invscaling' or 'adaptive' (the optimizer has its own), average=False, and penalty 'l2' or None; "
+                "for l1 give the optimizer FTRLProximal(l1=...)"
+            )
+        rows = max(float(gradient.rows[0]), 1.0)
+        coef = gradient.coef / rows
+        if s.penalty == L2:
+            coef += s.alpha * state.coef
+        intercept = gradient.intercept / rows * (s.intercept_decay if s.fit_intercept else 0.0)
+        clock = np.array([float(gradient.rows[0]), 0.0])
+        return {"coef": coef.astype(self.dtype), "intercept": intercept, "clock": clock}
+
+    def batch_totals(self, state: State, gradient: Gradient) -> Totals:
+        totals, rows = gradient.totals.copy(), gradient.rows[0]
+        penalty = penalties(state.coef, self.settings)
+        totals[1] = totals[0]
+        totals[1] += rows * (penalty.sum() if self.settings.mode == SOFTMAX else penalty)
+        return self._totals(int(rows), totals)
 
     def step(self, state: State, gradient: Gradient, active: np.ndarray) -> Totals:
         totals = gradient.totals.copy()

@@ -48,8 +48,15 @@ class Model(Protocol):
     def n_problems(self) -> int:
         """How many problems are trained side by side, each judged and stopped by itself."""
 
+    @property
+    def maxima(self) -> frozenset[str]:
+        """The arrays of a state on whose largest value replicas agree, not on a mean."""
+
     def init(self) -> Any:
         """A fresh state."""
+
+    def settled(self, state: Any) -> Any:
+        """``state`` in the form in which it may be shown, averaged and added to; itself where it is so already."""
 
     def copy(self, state: Any) -> Any:
         """A deep copy of ``state``."""
@@ -65,6 +72,20 @@ class Model(Protocol):
 
     def sum_gradients(self, a: Any, b: Any) -> Any:
         """The gradient of the union of two batches."""
+
+    @property
+    def sloped(self) -> frozenset[str]:
+        """The arrays of a state that have a gradient."""
+
+    def slopes(self, state: Any, gradient: Any) -> dict[str, np.ndarray]:
+        """For the optimizer of a server: the mean gradient of a batch with that of the penalty, by array of the state.
+
+        Other arrays that it names, as a count of rows, are to be added. Raises ValueError for settings whose step is
+        more than a gradient.
+        """
+
+    def batch_totals(self, state: Any, gradient: Any) -> Totals:
+        """What a batch's gradient says of its rows' losses."""
 
     def step(self, state: Any, gradient: Any, active: np.ndarray) -> Totals:
         """One step along a gradient, changing ``state`` in place."""

@@ -8,7 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class FitInfo:
-    """What is known when a fit starts; None where it is not known (unknown chunk sizes)."""
+    """What is known when a fit starts; None where it is not known (unknown chunk sizes).
+
+    ``epochs_done`` and ``rows_done`` are what was trained before, where a fit is resumed.
+    """
 
     estimator: str
     strategy: str
@@ -20,6 +23,8 @@ class FitInfo:
     rounds_per_epoch: int
     params: dict[str, Any] = field(default_factory=dict)
     dashboard: str | None = None
+    epochs_done: int = 0
+    rows_done: int = 0
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,12 @@ class RoundEnd:
     ``epoch`` and ``round`` count from 1, ``round`` over the whole fit. ``loss`` is the mean training loss a row,
     each row's taken just before it was learnt from; ``objective`` adds the penalty. Seconds are summed over the
     replicas, except ``seconds``, the wall time of the round. ``bytes`` are bytes of data read: recipe and cache.
+
+    With a parameter server a round is a clock, ended when the last replica has finished it. ``gate_seconds`` were spent
+    waiting for slower replicas, ``sent_bytes`` and ``received_bytes`` went between replicas and server.
+    ``staleness_histogram[k]`` counts the reads of parameters whose slowest replica was k clocks behind;
+    ``retries`` messages were sent again, ``reassigned`` parts were trained by another worker than their own, and
+    ``recoveries`` times something that a worker had held was replaced.
     """
 
     epoch: int
@@ -44,6 +55,15 @@ class RoundEnd:
     blocks_from_recipe: int = 0
     blocks_from_memory: int = 0
     blocks_from_disk: int = 0
+    gate_seconds: float = 0.0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    staleness_mean: float = 0.0
+    staleness_max: int = 0
+    staleness_histogram: tuple[int, ...] = ()
+    retries: int = 0
+    reassigned: int = 0
+    recoveries: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from daskdml.monitor._callback import Callback
@@ -24,6 +26,15 @@ COLUMNS: dict[str, str] = {
     "blocks_from_recipe": "int64",
     "blocks_from_memory": "int64",
     "blocks_from_disk": "int64",
+    "gate_seconds": "float64",
+    "sent_bytes": "int64",
+    "received_bytes": "int64",
+    "staleness_mean": "float64",
+    "staleness_max": "int64",
+    "staleness_histogram": "object",
+    "retries": "int64",
+    "reassigned": "int64",
+    "recoveries": "int64",
     "validation_score": "float64",
     "learning_rate": "float64",
 }
@@ -39,6 +50,11 @@ class History(Callback):
     Each estimator keeps one by itself and shows it as ``history_``. A listener that is used for a second fit
     starts anew.
 
+    Parameters
+    ----------
+    earlier : dict of columns, optional
+        What :meth:`to_columns` gave of the part of the fit that another process has run, if this one resumes it.
+
     Examples
     --------
     >>> from daskdml.monitor import History
@@ -47,11 +63,15 @@ class History(Callback):
     ['round', 'epoch', 'loss']
     """
 
-    def __init__(self) -> None:
+    def __init__(self, earlier: Mapping[str, Sequence[Any] | np.ndarray] | None = None) -> None:
         self._rows: list[dict[str, Any]] = []
+        self._earlier: list[dict[str, Any]] = []
+        if earlier:
+            columns = [c.tolist() if isinstance(c, np.ndarray) else c for c in earlier.values()]
+            self._earlier = [dict(zip(earlier, values, strict=True)) for values in zip(*columns, strict=True)]
 
     def on_fit_start(self, info: FitInfo) -> None:
-        self._rows = []
+        self._rows, self._earlier = self._earlier, []
 
     def on_round_end(self, event: RoundEnd) -> None:
         row = {name: getattr(event, name) for name in _OF_ROUND}
@@ -73,7 +93,19 @@ class History(Callback):
             ``round`` and ``epoch`` count from 1; ``loss`` and ``objective`` are means a row; ``seconds`` is the
             round's wall time, ``compute_seconds``, ``load_seconds`` and ``wait_seconds`` are summed over replicas;
             ``bytes`` of data were read, in blocks of which ``blocks_from_recipe`` were made from their source,
-            the others came from the cache. ``validation_score`` and ``learning_rate`` stand on the last round
+            the others came from the cache. With a parameter server a round is a clock, and the columns from
+            ``gate_seconds`` to ``recoveries`` tell what :class:`RoundEnd` says of them; elsewhere they are 0.
+            ``validation_score`` and ``learning_rate`` stand on the last round
             of an epoch and are NaN elsewhere.
         """
         return pd.DataFrame(self._rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+    def to_columns(self) -> dict[str, Any]:
+        """The same as plain columns, for a checkpoint: arrays of numbers, lists of what is none.
+
+        Returns
+        -------
+        dict of str to ndarray or list
+        """
+        columns = {name: [row[name] for row in self._rows] for name in COLUMNS}
+        return {name: v if COLUMNS[name] == "object" else np.array(v, COLUMNS[name]) for name, v in columns.items()}

@@ -51,9 +51,12 @@ class ProgressBar(Callback):
     def on_fit_start(self, info: FitInfo) -> None:
         self._close()
         self._info, self._rows, self._seconds = info, 0, 0.0
-        count = {"unit": "rows", "unit_scale": True, "total": info.n_rows * info.max_epochs} if info.n_rows else {}
+        count: dict[str, Any] = {"unit": "epoch", "total": info.max_epochs, "initial": info.epochs_done}
+        if info.n_rows:
+            total = info.n_rows * info.max_epochs
+            count = {"unit": "rows", "unit_scale": True, "total": total, "initial": info.rows_done}
         self._bar = _bar_class(self.file)(
-            **{"unit": "epoch", "total": info.max_epochs} | count,
+            **count,
             desc=info.estimator,
             file=self.file,
             leave=self.leave,

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from daskdml.strategies._asynchronous import AsynchronousFit
 from daskdml.strategies._averaging import Averaging
 from daskdml.strategies._bsp import BSP
+from daskdml.strategies._checkpoint import Checkpoint, FitStart
 from daskdml.strategies._dask import DaskRunner
 from daskdml.strategies._local import LocalRunner
 from daskdml.strategies._plan import Holdout, Piece, Work, mixed_seed, mixed_shares, plan_epoch, shares
+from daskdml.strategies._ssp import ASP, ESSP, SSP, Asynchronous
 from daskdml.strategies._strategy import Agreed, Partial, Synchronous
 from daskdml.strategies._train import Schedule, Trained, train
 from daskdml.strategies._work import Blocks, InMemory, Report
 
-STRATEGIES: dict[str, type[Synchronous]] = {"averaging": Averaging, "bsp": BSP}
+STRATEGIES: dict[str, type[Synchronous] | type[Asynchronous]] = {
+    "averaging": Averaging,
+    "bsp": BSP,
+    "ssp": SSP,
+    "essp": ESSP,
+    "asp": ASP,
+}
 """Strategies by the name users give."""
 
 
-def as_strategy(strategy: str | Synchronous) -> Synchronous:
+def as_strategy(strategy: str | Synchronous | Asynchronous) -> Synchronous | Asynchronous:
     """The strategy a user means: an object as it is, a name with that strategy's defaults.
 
     Raises
@@ -23,7 +32,7 @@ def as_strategy(strategy: str | Synchronous) -> Synchronous:
     ValueError
         For anything else, naming what there is.
     """
-    if isinstance(strategy, Synchronous):
+    if isinstance(strategy, (Synchronous, Asynchronous)):
         return strategy
     if isinstance(strategy, str) and strategy in STRATEGIES:
         return STRATEGIES[strategy]()
@@ -32,12 +41,19 @@ def as_strategy(strategy: str | Synchronous) -> Synchronous:
 
 
 __all__ = [
+    "ASP",
     "BSP",
+    "ESSP",
+    "SSP",
     "STRATEGIES",
     "Agreed",
+    "Asynchronous",
+    "AsynchronousFit",
     "Averaging",
     "Blocks",
+    "Checkpoint",
     "DaskRunner",
+    "FitStart",
     "Holdout",
     "InMemory",
     "LocalRunner",

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from daskdml.monitor import StopTraining
 from daskdml.strategies import _tasks
 from daskdml.strategies._limits import budget, explained
 from daskdml.strategies._plan import Work
-from daskdml.strategies._strategy import Agreed, Synchronous
+from daskdml.strategies._strategy import Agreed, OnRound, Synchronous
 from daskdml.strategies._work import Blocks, Report
 
 logger = logging.getLogger("daskdml")
@@ -59,8 +60,8 @@ class DaskRunner:
         self.data = data
         self.strategy = strategy
         self.plan, self.cache = budget(client, data, model, memory_budget)
-        self.job = client.scatter(_tasks.Job(strategy, model), hash=False, broadcast=True)
         self._local_job = _tasks.Job(strategy, model)
+        self.job = client.submit(_tasks.carry, self._local_job, pure=False)
         self._names = f"daskdml-{uuid.uuid4().hex[:12]}"
         self._count = 0
         self._homes: dict[int, str] = {}
@@ -70,17 +71,17 @@ class DaskRunner:
         agreed: Agreed,
         rounds: list[list[Work]],
         active: np.ndarray,
-        on_round: Callable[[Report], None],
+        on_round: OnRound,
     ) -> tuple[Agreed, bool]:
         """Run the rounds of an epoch; see :meth:`LocalRunner.epoch`. Begun anew if the cluster loses it."""
         done: list[Report] = []
 
-        def once(report: Report) -> None:
+        def once(report: Report, fetch: Callable[[], Agreed]) -> None:
             # A repeated epoch repeats its reports: listeners hear each round once.
             seen.append(report)
             if len(seen) > len(done):
                 done.append(report)
-                on_round(report)
+                on_round(report, fetch)
 
         for attempt in range(_RETRIES + 1):
             seen: list[Report] = []
@@ -127,7 +128,7 @@ class DaskRunner:
             logger.warning("could not free the block caches: %r", error)
 
     def _epoch(
-        self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round: Callable[[Report], None]
+        self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round: OnRound
     ) -> tuple[Agreed, bool]:
         self._assign_homes(max(len(works) for works in rounds))
         now = self._send(agreed)
@@ -143,12 +144,12 @@ class DaskRunner:
         for end in ends[:-1]:
             report = self._submit("report", _tasks.report_of, end)
             try:
-                on_round(self._gather(report))
+                on_round(self._gather(report), partial(self._gather, end))
             except StopTraining:
                 return self._gather(end), True
         last = self._gather(ends[-1])
         try:
-            on_round(last.report)
+            on_round(last.report, lambda: last)
         except StopTraining:
             return last, True
         return last, False
@@ -243,7 +244,8 @@ class DaskRunner:
             if (trouble := self._trouble()) and time.monotonic() > deadline:
                 raise RuntimeError(trouble)
             time.sleep(0.5)
-        self.job = self.client.scatter(self._local_job, hash=False, broadcast=True)
+        self.data.forget_lost()
+        self.job = self.client.submit(_tasks.carry, self._local_job, pure=False)
 
     def _gather(self, future: Future) -> Any:
         self._gather_ready(future)

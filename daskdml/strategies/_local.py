@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 
 from daskdml.models import Model
 from daskdml.monitor import StopTraining
 from daskdml.strategies._plan import Work
-from daskdml.strategies._strategy import Agreed, Synchronous
-from daskdml.strategies._work import InMemory, Report, evaluate_pieces
+from daskdml.strategies._strategy import Agreed, OnRound, Synchronous
+from daskdml.strategies._work import InMemory, evaluate_pieces
 
 
 class LocalRunner:
@@ -27,7 +26,7 @@ class LocalRunner:
         agreed: Agreed,
         rounds: list[list[Work]],
         active: np.ndarray,
-        on_round: Callable[[Report], None],
+        on_round: OnRound,
     ) -> tuple[Agreed, bool]:
         """Run the rounds of an epoch; returns what is agreed on after, and whether a callback ended it early."""
         strategy, model = self.strategy, self.model
@@ -36,7 +35,7 @@ class LocalRunner:
             merged = reduce(lambda a, b: strategy.combine(model, a, b), partials)
             agreed = strategy.agree(model, agreed, merged, active)
             try:
-                on_round(agreed.report)
+                on_round(agreed.report, partial(_same, agreed))
             except StopTraining:
                 return agreed, True
         return agreed, False
@@ -49,3 +48,7 @@ class LocalRunner:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+def _same(agreed: Agreed) -> Agreed:
+    return agreed

@@ -142,11 +142,22 @@ def plan_epoch(
     holdout: Holdout | None = None,
 ) -> list[list[Work]]:
     """The work of an epoch, by round and replica; each replica visits its pieces in a new order every epoch."""
-    by_replica = []
-    for replica, pieces in enumerate(dealt):
-        sequence = row_order(len(pieces), mixed_seed(seed, epoch, replica, 1) if shuffle else None)
-        by_replica.append(cut([pieces[i] for i in sequence], rounds) if pieces else [[] for _ in range(rounds)])
-    return [
-        [Work(replica, epoch, tuple(parts[round_]), seed, shuffle, holdout) for replica, parts in enumerate(by_replica)]
-        for round_ in range(rounds)
+    by_replica = [
+        plan_replica(pieces, replica, rounds, epoch, seed, shuffle, holdout) for replica, pieces in enumerate(dealt)
     ]
+    return [list(works) for works in zip(*by_replica, strict=True)]
+
+
+def plan_replica(
+    pieces: list[Piece],
+    replica: int,
+    rounds: int,
+    epoch: int,
+    seed: int,
+    shuffle: bool,
+    holdout: Holdout | None = None,
+) -> list[Work]:
+    """What one replica does in each round of an epoch."""
+    sequence = row_order(len(pieces), mixed_seed(seed, epoch, replica, 1) if shuffle else None)
+    parts = cut([pieces[i] for i in sequence], rounds) if pieces else [[] for _ in range(rounds)]
+    return [Work(replica, epoch, tuple(part), seed, shuffle, holdout) for part in parts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -30,6 +31,10 @@ class Partial:
 
     value: Any
     report: Report
+
+
+# What a runner tells after a round: its report, and how to fetch what was agreed on, which may be on the cluster.
+OnRound = Callable[[Report, Callable[[], Agreed]], None]
 
 
 class Synchronous(BaseEstimator, ABC):

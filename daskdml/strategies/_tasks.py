@@ -44,6 +44,14 @@ class Assignment:
         return Blocks(self.blocks.recipes, found, self.blocks.cache, self.blocks.plan)
 
 
+def carry(job: Any) -> Any:
+    """What other tasks need, as the result of a task: where it is lost, the scheduler has it made again.
+
+    Scattered data are lost for good with their worker, and sending them to every worker waits for one that dies.
+    """
+    return job
+
+
 def work(job: Job, agreed: Agreed, assignment: Assignment, before: Partial | None, *inputs: Any) -> Partial:
     """One replica's part of a round, or a segment of it."""
     blocks = assignment.with_inputs(inputs)

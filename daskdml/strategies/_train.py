@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from daskdml.checkpoint import CheckpointError
 from daskdml.models import Model
-from daskdml.monitor import CallbackList, EpochEnd, FitEnd, FitInfo, RoundEnd, StoppingRule, StopTraining
+from daskdml.monitor import CallbackList, FitEnd, FitInfo, StoppingRule
+from daskdml.strategies._checkpoint import Checkpoint
 from daskdml.strategies._plan import Holdout, Piece, Work, mixed_shares, plan_epoch, shares
-from daskdml.strategies._strategy import Agreed, Synchronous
+from daskdml.strategies._strategy import Agreed, OnRound, Synchronous
+from daskdml.strategies._teller import Teller
 from daskdml.strategies._work import Report
+
+logger = logging.getLogger("daskdml")
 
 # Into how many pieces a block is cut, for rows of all blocks to mix; more gains nothing on data sorted by label.
 MIXING = 32
@@ -24,7 +31,9 @@ MIXED_BYTES = 2**28
 class Runner(Protocol):
     """Where a strategy's steps are run."""
 
-    def epoch(self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round) -> tuple[Agreed, bool]: ...
+    def epoch(
+        self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round: OnRound
+    ) -> tuple[Agreed, bool]: ...
 
     def evaluate(self, agreed: Agreed, works: list[Work]) -> np.ndarray | None: ...
 
@@ -52,6 +61,7 @@ class Trained:
     epochs: int
     rows: int
     reason: str
+    trace: Any = None
 
 
 def train(
@@ -62,21 +72,33 @@ def train(
     schedule: Schedule,
     listeners: CallbackList,
     info: FitInfo,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
-    """Train until the rule stops every problem, the epochs are over, or a listener has enough."""
+    """Train until the rule stops every problem, the epochs are over, or a listener has enough.
+
+    With a ``checkpoint``, how far the fit has come is saved there from time to time, and at its end; a fit that was
+    found there goes on in the round after, and gives the bits it would have given.
+    """
     started = time.perf_counter()
     rounds = strategy.rounds(schedule.n_blocks, schedule.n_replicas)
     dealt = shares(schedule.n_blocks, schedule.n_replicas, schedule.seed, schedule.shuffle)
-    teller = _Teller(listeners, model)
-    reason, epoch = "max_iter", 0
+    mixed = False
+    teller = Teller(listeners, model)
+    keeper = _Keeper(checkpoint, schedule, teller, rounds)
+    agreed = keeper.restored(agreed)
+    epoch, last = teller.epochs, teller.epochs if schedule.rule.stopped.all() else schedule.max_epochs
+    reason = "converged" if schedule.rule.stopped.all() else "max_iter"
     with listeners:
-        listeners.on_fit_start(replace(info, rounds_per_epoch=rounds))
-        for epoch in range(1, schedule.max_epochs + 1):
+        listeners.on_fit_start(
+            replace(info, rounds_per_epoch=rounds, epochs_done=teller.epochs, rows_done=teller.all_rows)
+        )
+        for epoch in range(teller.epochs + 1, last + 1):
             teller.begin(epoch, ~schedule.rule.stopped)
-            if epoch == 2 and schedule.shuffle and schedule.n_blocks > 1 and teller.first_bytes <= MIXED_BYTES:
-                dealt = mixed_shares(schedule.n_blocks, schedule.n_replicas, MIXING)
-            works = plan_epoch(dealt, rounds, epoch, schedule.seed, schedule.shuffle, schedule.holdout)
-            agreed, stopped = runner.epoch(agreed, works, teller.active, teller.on_round)
+            if not mixed and epoch > 1 and schedule.shuffle and schedule.n_blocks > 1:
+                mixed = teller.first_bytes <= MIXED_BYTES
+                dealt = mixed_shares(schedule.n_blocks, schedule.n_replicas, MIXING) if mixed else dealt
+            works = plan_epoch(dealt, rounds, epoch, schedule.seed, schedule.shuffle, schedule.holdout)[teller.done :]
+            agreed, stopped = runner.epoch(agreed, works, teller.active, keeper.on_round) if works else (agreed, False)
             if not teller.rows and not stopped:
                 raise ValueError(
                     "Found array with 0 sample(s) while a minimum of 1 is required: no block has a row to train on"
@@ -86,16 +108,20 @@ def train(
             if stopped:
                 reason = "stopped"
                 break
+            keeper.check_rows()
             agreed = _judge(model, runner, agreed, schedule, dealt, teller)
             if teller.stopped or schedule.rule.stopped.all():
                 reason = "stopped" if teller.stopped else "converged"
                 break
+            if epoch < last:
+                keeper.on_epoch(agreed)
+        keeper.on_end(agreed, reason)
         listeners.on_fit_end(FitEnd(reason, epoch, teller.all_rows, time.perf_counter() - started))
     return Trained(agreed, epoch, teller.all_rows, reason)
 
 
 def _judge(
-    model: Model, runner: Runner, agreed: Agreed, schedule: Schedule, dealt: list[list[Piece]], teller: _Teller
+    model: Model, runner: Runner, agreed: Agreed, schedule: Schedule, dealt: list[list[Piece]], teller: Teller
 ) -> Agreed:
     """Let the rule see the epoch; an adaptive rate is reduced where it says so."""
     rates = model.learning_rates(agreed.state)
@@ -122,80 +148,72 @@ def _judge(
     return agreed
 
 
-class _Teller:
-    """Adds reports up and tells the listeners."""
+class _Keeper:
+    """Saves how far a fit has come where that is wanted and due, and brings one back to where it was."""
 
-    def __init__(self, listeners: CallbackList, model: Model):
-        self.listeners = listeners
-        self.model = model
-        self.epoch = self.round = self.all_rows = 0
-        self.active = np.ones(model.n_problems, dtype=bool)
-        # Of the blocks, all of them once; unknown until the first epoch has read them.
-        self.first_bytes = float("inf")
-        self._bytes = 0
-        self.stopped = False
-        self.last: dict[str, np.ndarray] = {}
+    def __init__(self, checkpoint: Checkpoint | None, schedule: Schedule, teller: Teller, rounds: int):
+        self.checkpoint = checkpoint
+        self.schedule = schedule
+        self.teller = teller
+        self.rounds = rounds
+        self._expected: int | None = None
 
-    def begin(self, epoch: int, active: np.ndarray) -> None:
-        self.epoch, self.active = epoch, active
-        self.rows = 0
-        self.loss = np.zeros(self.model.n_problems)
-        self.objective = np.zeros(self.model.n_problems)
-        self.started = self.since = time.perf_counter()
+    def restored(self, agreed: Agreed) -> Agreed:
+        """What was agreed on when the fit was saved; ``agreed`` itself where a fit begins."""
+        if self.checkpoint is None or self.checkpoint.progress is None:
+            return agreed
+        found = self.checkpoint.progress
+        self.teller.restore(found["teller"])
+        self._expected = self.teller.epoch_rows
+        for name, value in found["rule"].items():
+            setattr(self.schedule.rule, name, value)
+        reached = self.teller.epochs + (self.teller.done > 0)
+        if reached > self.schedule.max_epochs:
+            raise CheckpointError(
+                f"the checkpoint in {self.checkpoint.store.url} is in epoch {reached} already and "
+                f"max_iter={self.schedule.max_epochs}: raise max_iter, or fit without resume to begin anew"
+            )
+        logger.info("the fit goes on after %d epochs and %d rounds", self.teller.epochs, self.teller.done)
+        return Agreed(type(agreed.state)(**found["state"]), found["memory"])
 
-    def on_round(self, report: Report) -> None:
-        now = time.perf_counter()
-        totals = report.totals
-        assert totals is not None
-        self.round += 1
-        self.rows += totals.rows
-        self.all_rows += totals.rows
-        self._bytes += report.bytes
-        self.loss += totals.loss
-        self.objective += totals.objective
-        event = RoundEnd(
-            epoch=self.epoch,
-            round=self.round,
-            loss=self._mean("loss", totals.loss, totals.rows),
-            objective=self._mean("objective", totals.objective, totals.rows),
-            rows=totals.rows,
-            seconds=now - self.since,
-            compute_seconds=report.compute_seconds,
-            load_seconds=report.load_seconds,
-            wait_seconds=report.wait_seconds,
-            bytes=report.bytes,
-            blocks_from_recipe=report.recipe,
-            blocks_from_memory=report.memory,
-            blocks_from_disk=report.disk,
-        )
-        self.since = now
-        self.listeners.on_round_end(event)
+    def check_rows(self) -> None:
+        """Raise where an epoch had not as many rows as those before the fit was resumed.
 
-    def objectives(self) -> np.ndarray:
-        """The mean objective of each problem in this epoch."""
-        return self.objective / max(self.rows, 1)
+        Lengths may be unknown until the data have been read: then it is here that other data are noticed.
+        """
+        if self.checkpoint is not None and self._expected not in (None, self.teller.rows):
+            raise CheckpointError(
+                f"the checkpoint in {self.checkpoint.store.url} is of another fit: it had {self._expected} rows to "
+                f"train on, and these data have {self.teller.rows}. Resume it with its own data, or fit without "
+                "resume to begin anew"
+            )
 
-    def end(self, score: float | None, rate: float) -> None:
-        if self.epoch == 1:
-            self.first_bytes = self._bytes
-        event = EpochEnd(
-            epoch=self.epoch,
-            loss=self._mean("loss", self.loss, self.rows),
-            objective=self._mean("objective", self.objective, self.rows),
-            rows=self.rows,
-            seconds=time.perf_counter() - self.started,
-            validation_score=score,
-            learning_rate=rate,
-        )
-        try:
-            self.listeners.on_epoch_end(event)
-        except StopTraining:
-            self.stopped = True
+    def on_round(self, report: Report, fetch: Callable[[], Agreed]) -> None:
+        """Tell of a round, then save what was agreed on in it, if that is due."""
+        if self.checkpoint is not None:
+            self.checkpoint.tick()
+        self.teller.on_round(report)
+        # After its last round an epoch is saved once it has been judged.
+        if self.checkpoint is not None and self.checkpoint.due and self.teller.done < self.rounds:
+            self._save(fetch())
 
-    def _mean(self, name: str, sums: np.ndarray, rows: int) -> float:
-        """Over rows and problems; one that has stopped counts with what it last had."""
-        if not rows:
-            return float("nan")
-        last = self.last.setdefault(name, np.zeros(len(sums)))
-        last[self.active] = sums[self.active] / rows
-        return float(last.mean())
+    def on_epoch(self, agreed: Agreed) -> None:
+        """The end of an epoch that is not the last."""
+        if self.checkpoint is not None and self.checkpoint.due:
+            self._save(agreed)
+
+    def on_end(self, agreed: Agreed, reason: str) -> None:
+        """The end of the fit; one that a listener stopped is not finished."""
+        if self.checkpoint is not None and not self.checkpoint.fresh:
+            self._save(agreed, None if reason == "stopped" else reason)
+
+    def _save(self, agreed: Agreed, finished: str | None = None) -> None:
+        assert self.checkpoint is not None
+        rule = self.schedule.rule
+        progress = {
+            "state": agreed.state._asdict(),
+            "memory": agreed.memory,
+            "rule": {"best": rule.best, "stalled": rule.stalled, "stopped": rule.stopped},
+            "teller": self.teller.progress(),
+        }
+        self.checkpoint.save(progress, finished)

@@ -17,7 +17,10 @@ from daskdml.strategies._plan import Piece, Work, part_of
 
 @dataclass(frozen=True)
 class Report:
-    """What one replica, or all together, did in a round. Seconds and bytes add up over replicas."""
+    """What one replica, or all together, did in a round. Seconds and bytes add up over replicas.
+
+    From ``gate_seconds`` on with a parameter server only; ``staleness`` lists how many clocks behind each read was.
+    """
 
     totals: Totals | None = None
     compute_seconds: float = 0.0
@@ -27,6 +30,13 @@ class Report:
     recipe: int = 0
     memory: int = 0
     disk: int = 0
+    gate_seconds: float = 0.0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    retries: int = 0
+    reassigned: int = 0
+    recoveries: int = 0
+    staleness: tuple[int, ...] = ()
 
     def __add__(self, other: Report) -> Report:
         sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "totals"}
@@ -90,7 +100,9 @@ def walk(blocks: Blocks | InMemory, pieces: tuple[Piece, ...], visit: Callable[[
                     del kept[piece.block]
             # The name would keep the block alive while the next one is waited for.
             del block
-    return Report(None, compute_seconds, load_seconds, wait_seconds, nbytes, **counts)
+    return Report(
+        None, compute_seconds, load_seconds, wait_seconds, nbytes, counts["recipe"], counts["memory"], counts["disk"]
+    )
 
 
 class _Orders:

@@ -6,9 +6,14 @@ from tests.monitor.events import epoch_end, info, play, round_end
 
 COLUMNS = (
     "round epoch loss objective rows seconds compute_seconds load_seconds wait_seconds bytes "
-    "blocks_from_recipe blocks_from_memory blocks_from_disk validation_score learning_rate"
+    "blocks_from_recipe blocks_from_memory blocks_from_disk gate_seconds sent_bytes received_bytes staleness_mean "
+    "staleness_max staleness_histogram retries reassigned recoveries validation_score learning_rate"
 ).split()
-WHOLE = ["round", "epoch", "rows", "bytes", "blocks_from_recipe", "blocks_from_memory", "blocks_from_disk"]
+WHOLE = (
+    "round epoch rows bytes blocks_from_recipe blocks_from_memory blocks_from_disk sent_bytes received_bytes "
+    "staleness_max retries reassigned recoveries"
+).split()
+TYPES = dict.fromkeys(WHOLE, "int64") | {"staleness_histogram": "object"}
 
 
 def types(frame):
@@ -22,7 +27,7 @@ def test_columns_and_types_are_the_same_empty_and_full():
     full = history.to_frame()
     assert list(empty.columns) == list(full.columns) == COLUMNS
     assert len(empty) == 0
-    assert types(empty) == types(full) == {name: "int64" if name in WHOLE else "float64" for name in COLUMNS}
+    assert types(empty) == types(full) == {name: TYPES.get(name, "float64") for name in COLUMNS}
 
 
 def test_every_round_is_a_line():

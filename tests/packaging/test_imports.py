@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "daskdml"
 FLOORS = [
     {"numerics"},
     {"models"},
-    {"data", "server", "monitor", "cluster"},
+    {"data", "server", "monitor", "cluster", "checkpoint"},
     {"strategies"},
     {"linear_model", "neural_network", "recommendation", "metrics", "io", "preprocessing", "plot"},
     {"workflow"},

@@ -31,7 +31,7 @@ def epoch(strategy, n_replicas, rounds, m=None, rows=None, shuffle=False, agreed
     m, rows = m or model(), rows or block()
     runner = LocalRunner(strategy, m, InMemory(rows))
     works = plan_epoch(shares(1, n_replicas, 0, shuffle), rounds, 1, 0, shuffle)
-    return runner.epoch(agreed or Agreed(m.init()), works, ON, lambda report: None)[0]
+    return runner.epoch(agreed or Agreed(m.init()), works, ON, lambda report, fetch: None)[0]
 
 
 def in_order(rows):

@@ -1,0 +1,132 @@
+"""What a fit tells its listeners: reports added up by round and by epoch."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from daskdml.models import Model
+from daskdml.monitor import CallbackList, EpochEnd, RoundEnd, StopTraining
+from daskdml.strategies._work import Report
+
+# What a teller adds up over rounds.
+_SUMS = (
+    "epochs",
+    "done",
+    "round",
+    "rows",
+    "all_rows",
+    "epoch_rows",
+    "loss",
+    "objective",
+    "first_bytes",
+    "_bytes",
+    "last",
+)
+
+
+class Teller:
+    """Adds reports up and tells the listeners."""
+
+    def __init__(self, listeners: CallbackList, model: Model):
+        self.listeners = listeners
+        self.model = model
+        self.epoch = self.round = self.all_rows = self.rows = 0
+        # Epochs that are over, and rounds of the one after that.
+        self.epochs = self.done = 0
+        # Of the last epoch that is over.
+        self.epoch_rows: int | None = None
+        self.loss = self.objective = np.zeros(model.n_problems)
+        self.active = np.ones(model.n_problems, dtype=bool)
+        # Of the blocks, all of them once; unknown until the first epoch has read them.
+        self.first_bytes = float("inf")
+        self._bytes = 0
+        self.stopped = False
+        self.last: dict[str, np.ndarray] = {}
+
+    def begin(self, epoch: int, active: np.ndarray) -> None:
+        self.epoch, self.active = epoch, active
+        if not self.done:
+            self.rows = 0
+            self.loss = np.zeros(self.model.n_problems)
+            self.objective = np.zeros(self.model.n_problems)
+        self.started = self.since = time.perf_counter()
+
+    def on_round(self, report: Report) -> None:
+        now = time.perf_counter()
+        totals = report.totals
+        assert totals is not None
+        self.round += 1
+        self.done += 1
+        self.rows += totals.rows
+        self.all_rows += totals.rows
+        self._bytes += report.bytes
+        self.loss += totals.loss
+        self.objective += totals.objective
+        event = RoundEnd(
+            epoch=self.epoch,
+            round=self.round,
+            loss=self._mean("loss", totals.loss, totals.rows),
+            objective=self._mean("objective", totals.objective, totals.rows),
+            rows=totals.rows,
+            seconds=now - self.since,
+            compute_seconds=report.compute_seconds,
+            load_seconds=report.load_seconds,
+            wait_seconds=report.wait_seconds,
+            bytes=report.bytes,
+            blocks_from_recipe=report.recipe,
+            blocks_from_memory=report.memory,
+            blocks_from_disk=report.disk,
+            gate_seconds=report.gate_seconds,
+            sent_bytes=report.sent_bytes,
+            received_bytes=report.received_bytes,
+            staleness_mean=float(np.mean(report.staleness)) if report.staleness else 0.0,
+            staleness_max=max(report.staleness, default=0),
+            staleness_histogram=tuple(np.bincount(report.staleness).tolist()) if report.staleness else (),
+            retries=report.retries,
+            reassigned=report.reassigned,
+            recoveries=report.recoveries,
+        )
+        self.since = now
+        self.listeners.on_round_end(event)
+
+    def objectives(self) -> np.ndarray:
+        """The mean objective of each problem in this epoch."""
+        return self.objective / max(self.rows, 1)
+
+    def end(self, score: float | None, rate: float) -> None:
+        if self.epoch == 1:
+            self.first_bytes = self._bytes
+        self.epochs, self.done, self.epoch_rows = self.epoch, 0, self.rows
+        event = EpochEnd(
+            epoch=self.epoch,
+            loss=self._mean("loss", self.loss, self.rows),
+            objective=self._mean("objective", self.objective, self.rows),
+            rows=self.rows,
+            seconds=time.perf_counter() - self.started,
+            validation_score=score,
+            learning_rate=rate,
+        )
+        try:
+            self.listeners.on_epoch_end(event)
+        except StopTraining:
+            self.stopped = True
+
+    def progress(self) -> dict[str, Any]:
+        """All that is needed to go on telling."""
+        return {name: getattr(self, name) for name in _SUMS}
+
+    def restore(self, progress: dict[str, Any]) -> None:
+        """Go on from what :meth:`progress` gave."""
+        for name in _SUMS:
+            setattr(self, name, progress[name])
+
+    def _mean(self, name: str, sums: np.ndarray, rows: int) -> float:
+        """Over rows and problems; one that has stopped counts with what it last had."""
+        if not rows:
+            return float("nan")
+        last = self.last.setdefault(name, np.zeros(len(sums)))
+        last[self.active] = sums[self.active] / rows
+        return float(last.mean())

@@ -1,0 +1,247 @@
+"""SSP, ESSP and ASP on clusters: what they guarantee, as a user sees it and as a trace shows it."""
+
+import os
+import signal
+import threading
+import time
+
+import dask.array as da
+import numpy as np
+import pytest
+from sklearn.metrics import log_loss
+
+from daskdml import ASP, ESSP, SSP, Averaging
+from daskdml.data import Block
+from daskdml.linear_model import SGDClassifier, SGDRegressor
+from daskdml.models import Layout, LinearModel
+from daskdml.monitor import Callback, StopTraining
+from daskdml.numerics import BINARY, LOSSES, SCHEDULES, Settings
+from daskdml.server import Partition, Table, TraceError, check_trace, replay
+from daskdml.strategies import Piece, Work, plan_epoch, shares
+from daskdml.strategies._replica import learn
+
+N, D, BLOCKS = 8000, 12, 8
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((N, D))
+Y = (X @ RNG.standard_normal(D) + 2.5 * RNG.standard_normal(N) > 0).astype(int)
+CLOCK = {"n_replicas": 4, "clock_rows": 250}
+WAITLESS = [SSP(0, **CLOCK), SSP(2, **CLOCK), SSP(1, splits=2, **CLOCK), ESSP(2, **CLOCK), ASP(**CLOCK)]
+
+
+def lazy(n_blocks=BLOCKS):
+    return da.from_array(X, chunks=(N // n_blocks, D)), da.from_array(Y, chunks=N // n_blocks)
+
+
+def fitted(strategy, epochs=2, **params):
+    defaults = {"loss": "log_loss", "learning_rate": "adagrad", "tol": None, "random_state": 0}
+    return SGDClassifier(max_iter=epochs, strategy=strategy, **(defaults | params)).fit(*lazy())
+
+
+def loss_of(clf):
+    return log_loss(Y, clf.predict_proba(X))
+
+
+@pytest.mark.parametrize("strategy", WAITLESS, ids=repr)
+def test_it_learns_what_averaging_learns(client, strategy):
+    wanted = loss_of(fitted(Averaging(n_replicas=4, rounds_per_epoch=8), 4))
+    clf = fitted(strategy, 4)
+    assert loss_of(clf) < 1.1 * wanted
+    assert clf.n_iter_ == 4
+    assert clf.history_["rows"].sum() == 4 * N
+
+
+@pytest.mark.parametrize("strategy", WAITLESS, ids=repr)
+def test_its_trace_keeps_every_invariant(client, strategy):
+    clf = fitted(strategy.set_params(trace=True, shards=2), 2)
+    told = check_trace(clf.trace_, strategy)
+    strategy.set_params(trace=False, shards=None)
+    if strategy.staleness is not None:
+        assert told["staleness_max"] <= strategy.staleness
+    assert told["applied"] == 2 * 8 * 4 * strategy.splits
+
+
+def test_a_trace_that_breaks_the_bound_is_found(client):
+    clf = fitted(ASP(trace=True, **CLOCK), 2)
+    if clf.history_["staleness_max"].max() > 0:
+        with pytest.raises(TraceError):
+            check_trace(clf.trace_, SSP(0))
+
+
+def test_staleness_0_is_averaging_on_the_same_schedule(client):
+    params = {"learning_rate": "constant", "eta0": 0.05, "shuffle": False}
+    a = fitted(SSP(0, **CLOCK), 3, **params)
+    b = fitted(Averaging(n_replicas=4, rounds_per_epoch=8), 3, **params)
+    np.testing.assert_allclose(a.coef_, b.coef_, rtol=1e-10)
+    np.testing.assert_allclose(a.history_["loss"], b.history_["loss"], rtol=1e-10)
+
+
+def test_staleness_0_is_bit_identical(client):
+    a, b = fitted(SSP(0, splits=2, **CLOCK), 3), fitted(SSP(0, splits=2, shards=2, **CLOCK), 3)
+    assert (a.coef_ == b.coef_).all()
+
+
+@pytest.mark.parametrize("optimizer", ["adagrad", "adam", "momentum", "ftrl"])
+def test_an_optimizer_of_the_server_learns(client, optimizer):
+    clf = fitted(SSP(1, optimizer=optimizer, **CLOCK), 8, learning_rate="constant", eta0=0.1)
+    assert clf.score(X, Y) > 0.85
+
+
+@pytest.mark.parametrize("compression", ["float16", "topk"])
+def test_compressed_updates_learn(client, compression):
+    wide = np.pad(X, ((0, 0), (0, 5000)))
+    data = da.from_array(wide, chunks=(N // BLOCKS, wide.shape[1])), lazy()[1]
+    sent = {}
+    for kind in (None, compression):
+        clf = SGDClassifier(
+            loss="log_loss",
+            learning_rate="constant",
+            eta0=0.05,
+            max_iter=2,
+            tol=None,
+            random_state=0,
+            strategy=SSP(1, compression=kind, **CLOCK),
+        ).fit(*data)
+        assert clf.score(wide, Y) > 0.9
+        sent[kind] = clf.history_["sent_bytes"].sum()
+    assert sent[compression] < 0.6 * sent[None]
+
+
+def test_a_recorded_run_is_replayed_bit_for_bit(client):
+    strategy = SSP(2, trace=True, shards=1, **CLOCK)
+    clf = fitted(strategy, 1, learning_rate="constant", eta0=0.05, shuffle=False)
+    settings = Settings(
+        LOSSES["log_loss"].number, BINARY, alpha=1e-4, schedule=SCHEDULES["constant"], eta0=0.05, power_t=0.5
+    )
+    model = LinearModel(settings, 1, D, np.dtype(float), np.ones(1), np.ones(1))
+    layout = Layout(model)
+    works = plan_epoch(shares(BLOCKS, 4, 0, False), 8, 1, 0, False)
+    rows = N // BLOCKS
+
+    def visit(work: Work):
+        for piece in work.pieces:
+            part = slice(piece.block * rows, (piece.block + 1) * rows)
+            block = Block(piece.block, X[part], np.where(Y[part] > 0, 1.0, -1.0))
+            yield block, piece, work.order(piece, rows)
+
+    def train(ticket, values):
+        work = works[ticket.clock][ticket.lane]
+        return learn(model, layout, work, values, np.ones(1, dtype=bool), 1 / 4, visit, strategy)[0]
+
+    tables = tuple(Table(f.name, f.size, f.dtype.name) for f in layout.fields)
+    final = replay(clf.trace_, Partition(tables, 1), layout.flat(model.init()), train, staleness=2)
+    assert isinstance(works[0][0].pieces[0], Piece)
+    assert (layout.state(final).coef == clf.coef_).all()
+
+
+def test_it_stops_when_nothing_improves(client):
+    clf = fitted(SSP(1, **CLOCK), 50, tol=0.05, n_iter_no_change=2)
+    assert clf.n_iter_ < 50
+
+
+def test_early_stopping_and_a_regression(client):
+    target = X @ np.arange(D)
+    reg = SGDRegressor(
+        learning_rate="adagrad",
+        early_stopping=True,
+        max_iter=30,
+        random_state=0,
+        strategy=SSP(1, **CLOCK),
+    ).fit(lazy()[0], da.from_array(target, chunks=N // BLOCKS))
+    assert reg.score(X, target) > 0.9
+    assert reg.history_["validation_score"].notna().sum() == reg.n_iter_
+
+
+def test_a_listener_ends_it(client):
+    class Enough(Callback):
+        def on_round_end(self, event):
+            if event.round == 3:
+                raise StopTraining
+
+    clf = fitted(SSP(1, **CLOCK), 10, callbacks=[Enough()])
+    assert len(clf.history_) == 3
+
+
+def test_one_replica_in_process_is_plain_sgd():
+    params = {"loss": "log_loss", "max_iter": 3, "tol": None, "random_state": 0}
+    a = SGDClassifier(strategy="ssp", **params).fit(X, Y)
+    b = SGDClassifier(**params).fit(X, Y)
+    assert (a.coef_ == b.coef_).all()
+
+
+def test_an_error_in_the_data_is_raised(client):
+    bad = X.copy()
+    bad[N // 2, 3] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        SGDClassifier(strategy=SSP(1, **CLOCK)).fit(da.from_array(bad, chunks=(N // BLOCKS, D)), lazy()[1])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (SSP(-1), "staleness must be"),
+        (SSP(1, splits=0), "splits"),
+        (SSP(1, clock_rows=10, clock_blocks=1), "not both"),
+        (SSP(1, backups=3), "backups"),
+        (SSP(1, compression="zip"), "zip"),
+        (SSP(1, optimizer="sgdd"), "sgdd"),
+        (SSP(1, optimizer="adam", n_replicas=2), "plain gradients"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_parameters_are_honoured_or_refused(client, strategy, message):
+    with pytest.raises(ValueError, match=message):
+        fitted(strategy, learning_rate="adagrad")
+
+
+class _Kill(Callback):
+    """Kill the worker that holds something of the server, once a few clocks are over."""
+
+    def __init__(self, client):
+        self.client, self.done = client, threading.Event()
+
+    def on_round_end(self, event):
+        if event.round == 4:
+            held = self.client.run(lambda dask_worker: (len(dask_worker.state.actors), os.getpid()))
+            address = max(held, key=lambda found: held[found][0])
+            os.kill(held[address][1], signal.SIGKILL)
+            # The replicas go on meanwhile; the epochs that are left open only when this returns.
+            end = time.monotonic() + 30
+            while address in self.client.nthreads() and time.monotonic() < end:
+                time.sleep(0.01)
+            self.done.set()
+
+
+@pytest.mark.parametrize("strategy", [SSP(2, **CLOCK), ASP(**CLOCK)], ids=repr)
+def test_a_killed_worker_costs_no_update(process_client, strategy):
+    client = process_client(3)
+    client.wait_for_workers(3)
+    kill = _Kill(client)
+    clf = fitted(strategy.set_params(trace=True), 4, callbacks=[kill])
+    assert kill.done.is_set()
+    told = check_trace(clf.trace_, strategy)
+    assert told["applied"] == 4 * 8 * 4
+    assert clf.history_["recoveries"].sum() >= 1
+    assert loss_of(clf) < 1.1 * loss_of(fitted(strategy.set_params(trace=False), 4))
+
+
+def test_resumed_after_an_interruption(client, tmp_path):
+    class Die(Callback):
+        def on_round_end(self, event):
+            if event.round == 11:
+                raise ConnectionError("interrupted")
+
+    params = {"checkpoint": tmp_path, "checkpoint_every": "2 rounds"}
+    with pytest.raises(ConnectionError):
+        fitted(SSP(2, **CLOCK), 3, callbacks=[Die()], **params)
+    clf = SGDClassifier(
+        loss="log_loss",
+        learning_rate="adagrad",
+        tol=None,
+        max_iter=3,
+        strategy=SSP(2, **CLOCK),
+        random_state=0,
+        **params,
+    ).fit(*lazy(), resume=True)
+    assert clf.n_iter_ == 3
+    assert len(clf.history_) == 24
+    assert loss_of(clf) < 1.1 * loss_of(fitted(SSP(2, **CLOCK), 3))
