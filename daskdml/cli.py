@@ -120,7 +120,14 @@ def main() -> None:
 @click.option(
     "--model", metavar="NAME", help="logistic (default), svm, modified_huber, perceptron; linear (default), huber, svr."
 )
-@click.option("--strategy", type=click.Choice(["averaging", "bsp"]), default="averaging", show_default=True)
+@click.option(
+    "--strategy",
+    type=click.Choice(["averaging", "bsp", "ssp", "essp", "asp"]),
+    default="averaging",
+    show_default=True,
+    help="How replicas are kept in step.",
+)
+@click.option("--staleness", type=int, metavar="N", help="Clocks the fastest replica may be ahead, with ssp and essp.")
 @click.option("--replicas", type=int, metavar="N", help="Logical workers of the strategy. Default: one a thread.")
 @click.option("--epochs", type=int, default=10, show_default=True, help="Passes over the training rows, at most.")
 @click.option("--test-size", type=float, default=0.2, show_default=True, help="Fraction of the rows held out.")
@@ -136,6 +143,15 @@ def main() -> None:
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--output", metavar="FILE", help="Save the model here, as model.skops.")
+@click.option("--checkpoint", metavar="DIR", help="Save the fit here as it goes on; a directory or an fsspec URL.")
+@click.option(
+    "--checkpoint-every",
+    default="60s",
+    show_default=True,
+    metavar="INTERVAL",
+    help="A time as 30s or '5 minutes', or '10 rounds'.",
+)
+@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --checkpoint.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress and no words; only errors, and the JSON if asked for.")
 @_cluster_options

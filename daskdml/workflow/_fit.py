@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from daskdml.checkpoint import CheckpointError
 from daskdml.io import InputError
 from daskdml.workflow._errors import RunError
 from daskdml.workflow._models import DEFAULTS, Choice
@@ -33,14 +34,19 @@ def fit_estimator(X: Any, y: Any, problem: Problem, settings: Any) -> Any:
         loss=loss_of(problem),
         max_iter=settings.epochs,
         random_state=settings.seed,
-        strategy=strategy_of(settings.strategy, settings.replicas),
+        strategy=strategy_of(settings.strategy, settings.replicas, settings.staleness),
         verbose=int(settings.progress),
+        checkpoint=settings.checkpoint,
+        checkpoint_every=settings.checkpoint_every,
     )
     try:
         estimator.set_params(**params)
     except ValueError as error:
         raise InputError(f"the model {problem.model!r}: {error}") from None
-    estimator.fit(X, y)
+    try:
+        estimator.fit(X, y, resume=settings.resume)
+    except CheckpointError as error:
+        raise InputError(str(error)) from None
     if not np.isfinite(estimator.coef_).all():
         raise RunError("the training diverged: lower the step, for example --param coordinate_eta0=0.01")
     return estimator
@@ -52,10 +58,11 @@ def loss_of(problem: Problem) -> str:
     return problem.choice.multiclass if several and problem.choice.multiclass else problem.choice.loss
 
 
-def strategy_of(name: str, replicas: int | None) -> Any:
+def strategy_of(name: str, replicas: int | None, staleness: int | None = None) -> Any:
     """The strategy object of a name."""
     from daskdml.strategies import STRATEGIES
 
     if name not in STRATEGIES:
         raise InputError(f"unknown strategy {name!r}; it is one of {', '.join(STRATEGIES)}")
-    return STRATEGIES[name](n_replicas=replicas)
+    more = {} if staleness is None else {"staleness": staleness}
+    return STRATEGIES[name](n_replicas=replicas, **more)

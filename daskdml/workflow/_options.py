@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from daskdml.checkpoint import Cadence, CheckpointStore
 from daskdml.io import InputError
 from daskdml.workflow._target import TASKS
 
@@ -18,6 +20,7 @@ class TrainOptions:
     model: str | None = None
     strategy: str = "averaging"
     replicas: int | None = None
+    staleness: int | None = None
     epochs: int = 10
     test_size: float = 0.2
     seed: int = 0
@@ -26,6 +29,9 @@ class TrainOptions:
     drop: tuple[str, ...] = ()
     params: dict[str, Any] = field(default_factory=dict)
     progress: bool = False
+    checkpoint: str | os.PathLike | None = None
+    checkpoint_every: float | str = "60s"
+    resume: bool = False
 
     def check(self) -> None:
         """Raise :class:`InputError` for a value out of range."""
@@ -37,7 +43,20 @@ class TrainOptions:
             )
         if self.epochs < 1:
             raise InputError(f"{self.epochs} epochs are none; give at least 1")
+        if self.staleness is not None and self.strategy not in ("ssp", "essp"):
+            raise InputError(f"a staleness is for the strategies ssp and essp, not for {self.strategy!r}; leave it out")
+        if self.staleness is not None and self.staleness < 0:
+            raise InputError(f"the staleness is {self.staleness}; it must be at least 0")
         if self.replicas is not None and self.replicas < 1:
             raise InputError(f"{self.replicas} replicas are none; give at least 1, or leave them out")
         if self.seed < 0:
             raise InputError(f"the seed {self.seed} is negative; give 0 or more")
+        if self.resume and self.checkpoint is None:
+            raise InputError("--resume needs --checkpoint, the directory that the first training was given")
+        try:
+            Cadence.of(self.checkpoint_every)
+            if self.checkpoint is not None:
+                # Before the table is surveyed, which may take long.
+                CheckpointStore(self.checkpoint).prepare()
+        except (ValueError, OSError) as error:
+            raise InputError(str(error)) from None

@@ -89,7 +89,9 @@ def train(
         Default: text, booleans and at most 50 different whole numbers are classes, all else amounts.
     model : str, optional
         "logistic" (default), "svm", "modified_huber", "perceptron"; "linear" (default), "huber", "svr".
-    strategy : {"averaging", "bsp"}, default "averaging"
+    strategy : {"averaging", "bsp", "ssp", "essp", "asp"}, default "averaging"
+    staleness : int, optional
+        Of "ssp" and "essp".
     replicas : int, optional
         Default: one for each thread of the cluster.
     epochs : int, default 10
@@ -104,6 +106,11 @@ def train(
         Further parameters of the estimator, for example ``{"alpha": 1e-4}``.
     progress : bool, default False
         Show the estimator's progress bar.
+    checkpoint : path or str, optional
+        A directory or fsspec URL to save the fit to as it goes on, ``checkpoint_every`` (default "60s"; a time or
+        "10 rounds") and at the end.
+    resume : bool, default False
+        Go on from the newest checkpoint there; the table is surveyed again, and has to be the same.
 
     Returns
     -------

@@ -142,3 +142,35 @@ def test_quiet_says_nothing_and_no_test_part_is_no_test(table, tmp_path):
 def test_rows_without_a_target_are_left_out(table, tmp_path):
     frame = table.assign(kind=table["kind"].where(table.index % 4 > 0))
     assert trained(to_csv(frame, tmp_path), "--target", "kind")["rows"] == N - N // 4
+
+
+@pytest.mark.parametrize(("target", "replicas"), [("kind", 2), ("amount", 1)])
+def test_resume_goes_on_from_the_checkpoint(target, replicas, table, tmp_path):
+    path = to_csv(table, tmp_path)
+    common = (path, "--target", target, "--replicas", replicas)
+    saving = (*common, "--checkpoint", tmp_path / "run", "--checkpoint-every", "1 round")
+    trained(*common, "--output", tmp_path / "whole.skops", epochs=6)
+    trained(*saving, epochs=2)
+    told = trained(*saving, "--resume", "--output", tmp_path / "resumed.skops", epochs=6)
+    assert told["epochs"] == 6
+    whole, resumed = (load_model(tmp_path / f"{name}.skops").estimator for name in ("whole", "resumed"))
+    assert (whole.coef_ == resumed.coef_).all() and (whole.intercept_ == resumed.intercept_).all()
+    assert whole.history_["loss"].equals(resumed.history_["loss"])
+
+    other = run("train", *saving, "--resume", "--seed", 4)
+    assert other.exit_code == 2 and "is of another fit: random_state was 0 and is 4" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--resume",), "--resume needs --checkpoint"),
+        (("--checkpoint", "c", "--checkpoint-every", "often"), "'often' is no interval"),
+        (("--checkpoint", "nowhere://c"), "nowhere://c"),
+    ],
+)
+def test_checkpoints_that_cannot_be(options, complaint, table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("train", to_csv(table, tmp_path), "--target", "amount", *options)
+    assert result.exit_code == 2 and complaint in result.stderr and len(result.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "c").exists()
