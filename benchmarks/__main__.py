@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-NAMES = ("kernels", "out_of_core")
+NAMES = ("kernels", "out_of_core", "stragglers", "chaos", "shards")
 
 
 def main() -> None:

@@ -1,0 +1,156 @@
+"""Fits whose workers are killed: each must end, near the loss of a fit that nobody disturbed.
+
+Three worker processes train by SSP; in every fit one or two are killed with SIGKILL at random moments, among them
+those that hold shards or the ledger. In one fit of the run the cluster scales between 1 and 4 workers by itself.
+Measured is the loss beside that of the undisturbed fit, and how long no update was acknowledged after a kill.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from distributed import Client
+
+from benchmarks._measure import keep, median, table
+from daskdml import SSP
+from daskdml.cluster import local
+from daskdml.linear_model import SGDClassifier
+from daskdml.monitor import Callback
+
+WORKERS = 3
+FEATURES = 40
+BOUND = 60.0
+
+
+class Pace(Callback):
+    """When each clock ended, and a signal when the first did."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.begun = threading.Event()
+
+    def on_round_end(self, event: Any) -> None:
+        self.times.append(time.perf_counter())
+        self.begun.set()
+
+
+def data(n: int) -> tuple[Any, Any, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, FEATURES))
+    y = (X @ rng.standard_normal(FEATURES) + rng.standard_normal(n) > 0).astype(int)
+    return da.from_array(X, chunks=(n // 12, FEATURES)), da.from_array(y, chunks=n // 12), X, y
+
+
+def log_loss(clf: Any, X: np.ndarray, y: np.ndarray) -> float:
+    from sklearn.metrics import log_loss
+
+    return float(log_loss(y, clf.predict_proba(X)))
+
+
+def estimator(pace: Pace, epochs: int) -> SGDClassifier:
+    return SGDClassifier(
+        loss="log_loss",
+        learning_rate="adagrad",
+        alpha=1e-4,
+        max_iter=epochs,
+        tol=None,
+        random_state=0,
+        strategy=SSP(2, n_replicas=6, clock_rows=500, shards=3),
+        callbacks=[pace],
+    )
+
+
+def kill_some(client: Client, pace: Pace, seed: int, kills: list[float], over: threading.Event) -> None:
+    """One or two workers, each at a random moment once training goes on."""
+    rng = np.random.default_rng(seed)
+    pace.begun.wait(60)
+    for _ in range(int(rng.integers(1, 3))):
+        if over.wait(float(rng.uniform(0.1, 1.5))):
+            return
+        pids = sorted(client.run(os.getpid, on_error="ignore").values(), key=str)
+        pids = [p for p in pids if isinstance(p, int)]
+        if len(pids) < 2:
+            continue
+        kills.append(time.perf_counter())
+        os.kill(int(rng.choice(pids)), signal.SIGKILL)
+
+
+def disturbed(client: Client, X: Any, y: Any, epochs: int, seed: int, kill: bool) -> tuple[Any, Pace, list[float]]:
+    pace, kills, over = Pace(), [], threading.Event()
+    clf = estimator(pace, epochs)
+    failures: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            with client.as_current():
+                clf.fit(X, y)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=fit, daemon=True)
+    killer = threading.Thread(target=kill_some, args=(client, pace, seed, kills, over), daemon=True)
+    thread.start()
+    if kill:
+        killer.start()
+    thread.join(BOUND)
+    over.set()
+    if thread.is_alive():
+        raise TimeoutError(f"fit {seed} has not ended in {BOUND:.0f} s")
+    if kill:
+        killer.join()
+    if failures:
+        raise failures[0]
+    return clf, pace, kills
+
+
+def recovery(pace: Pace, kill: float) -> float | None:
+    """Seconds from a kill to the next clock that ended after it, less what a clock usually takes."""
+    after = [t for t in pace.times if t > kill]
+    usual = float(np.median(np.diff(pace.times)))
+    return max(0.0, after[0] - kill - usual) if after else None
+
+
+def run(full: bool = False) -> None:
+    warnings.simplefilter("ignore")
+    fits, epochs = (20, 12) if full else (4, 8)
+    X, y, plain_X, plain_y = data(60_000)
+    rows: list[list[Any]] = []
+    times: list[float] = []
+    with local(WORKERS, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
+        client.wait_for_workers(WORKERS)
+        clf, pace, _ = disturbed(client, X, y, epochs, 0, kill=False)
+        wanted = log_loss(clf, plain_X, plain_y)
+        for seed in range(fits):
+            client.wait_for_workers(WORKERS, timeout=60)
+            start = time.perf_counter()
+            clf, pace, kills = disturbed(client, X, y, epochs, seed, kill=True)
+            seconds = time.perf_counter() - start
+            found = [r for k in kills if (r := recovery(pace, k)) is not None]
+            times += found
+            loss = log_loss(clf, plain_X, plain_y)
+            rows.append(
+                [
+                    seed,
+                    len(kills),
+                    int(clf.history_["recoveries"].sum()),
+                    f"{seconds:.1f}",
+                    f"{loss:.5f}",
+                    f"{loss / wanted - 1:+.2%}",
+                    ", ".join(f"{r:.2f}" for r in found),
+                ]
+            )
+            print(*rows[-1], flush=True)
+            if abs(loss / wanted - 1) > 0.01:
+                raise AssertionError(f"fit {seed}: log-loss {loss} against {wanted} undisturbed")
+    headings = ["fit", "kills", "replaced", "s", "log-loss", "of the undisturbed", "recovery, s"]
+    text = table(headings, rows)
+    if times:
+        text += f"\n\nMedian recovery {median(times):.2f} s, longest {max(times):.2f} s; undisturbed {wanted:.5f}."
+    keep("chaos", {"fits": rows, "recovery_s": times, "undisturbed": wanted}, text)
