@@ -1,6 +1,6 @@
 """Clusters: the one that is active, the embedded one, and local ones.
 
-See :func:`current_client`, :func:`embedded` and :func:`local`.
+See :func:`current_client`, :func:`embedded`, :func:`local` and :func:`retire`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import logging
 import os
 import pydoc
 import threading
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import dask
@@ -20,7 +22,7 @@ from distributed.threadpoolexecutor import thread_state
 
 from daskdml._version import __version__
 
-__all__ = ["check_workers", "close_embedded", "current_client", "embedded", "local"]
+__all__ = ["check_workers", "close_embedded", "current_client", "embedded", "local", "retire"]
 
 _lock = threading.Lock()
 _embedded: Client | None = None
@@ -134,6 +136,57 @@ def local(
     # Workers take this over from the process that starts them. A client given no cluster owns the one it makes.
     with dask.config.set({"distributed.worker.memory.pause": memory_pause}):
         return Client(n_workers=n_workers or CPU_COUNT, memory_limit=memory_limit, **defaults | kwargs)
+
+
+def retire(workers: str | Sequence[str], client: Client | None = None, timeout: float = 60.0) -> list[str]:
+    """Retire workers while fits go on, moving what these hold there to other workers first.
+
+    Dask refuses to retire a worker that holds a shard of a parameter server. A running fit, in whatever process,
+    notices the attempt and moves its shards; this tries until Dask agrees.
+
+    Parameters
+    ----------
+    workers : str or sequence of str
+        Addresses, as ``"tcp://10.0.0.7:40123"``.
+    client : Client, default the active one
+    timeout : float, default 60
+        Seconds.
+
+    Returns
+    -------
+    list of str
+        The addresses of the workers that were retired, those that had gone already left out.
+
+    Raises
+    ------
+    ValueError
+        Without a client, or for the cluster's last workers while something is on them that cannot move.
+    TimeoutError
+        If a worker could not be emptied in time, naming it.
+
+    Examples
+    --------
+    >>> from daskdml.cluster import local, retire
+    >>> with local(n_workers=2, dashboard_address="127.0.0.1:0") as client:
+    ...     retired = retire(list(client.nthreads())[:1])
+    ...     len(retired), len(client.nthreads())
+    (1, 1)
+    """
+    client = client or current_client()
+    if client is None:
+        raise ValueError("there is no active client: connect one, or pass client=")
+    wanted = [workers] if isinstance(workers, str) else list(workers)
+    retired: list[str] = []
+    deadline = time.monotonic() + timeout
+    while wanted := [address for address in wanted if address not in retired and address in client.nthreads()]:
+        retired += client.retire_workers(wanted)
+        if time.monotonic() > deadline:
+            raise TimeoutError(
+                f"worker {wanted[0]} could not be retired in {timeout:g} s: what it holds can move nowhere; "
+                "add a worker, or let the fit end first"
+            )
+        time.sleep(0.2)
+    return retired
 
 
 def _inside_task() -> bool:

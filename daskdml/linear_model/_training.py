@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,17 +132,23 @@ def run(
     if isinstance(chosen, Asynchronous):
         if isinstance(data, Distributed):
             fit = AsynchronousFit(chosen, model, data.dataset, data.client, memory_budget)
-            try:
+            with closing(fit), _not_lost(checkpoint):
                 return fit.train(agreed, schedule, listeners, info, checkpoint)
-            finally:
-                fit.close()
         # One replica has nobody to wait for: that is plain SGD.
         chosen = Averaging(n_replicas=1)
-    runner = data.runner(chosen, model, memory_budget)
-    try:
+    with closing(data.runner(chosen, model, memory_budget)) as runner, _not_lost(checkpoint):
         return train(chosen, model, runner, agreed, schedule, listeners, info, checkpoint)
-    finally:
-        runner.close()
+
+
+@contextmanager
+def _not_lost(checkpoint: Checkpoint | None) -> Iterator[None]:
+    """Whatever breaks a fit off, the end of its last epoch can be gone on from."""
+    try:
+        yield
+    except BaseException:
+        if checkpoint is not None:
+            checkpoint.save_kept()
+        raise
 
 
 def plain_features(X: Any) -> Any:

@@ -100,12 +100,22 @@ class History(Callback):
         """
         return pd.DataFrame(self._rows, columns=list(COLUMNS)).astype(COLUMNS)
 
-    def to_columns(self) -> dict[str, Any]:
+    @property
+    def n_rounds(self) -> int:
+        """Rounds so far."""
+        return len(self._rows)
+
+    def to_columns(self, rounds: int | None = None) -> dict[str, Any]:
         """The same as plain columns, for a checkpoint: arrays of numbers, lists of what is none.
+
+        Parameters
+        ----------
+        rounds : int, optional
+            Of so many rounds from the first on; by default of all.
 
         Returns
         -------
         dict of str to ndarray or list
         """
-        columns = {name: [row[name] for row in self._rows] for name in COLUMNS}
+        columns = {name: [row[name] for row in self._rows[:rounds]] for name in COLUMNS}
         return {name: v if COLUMNS[name] == "object" else np.array(v, COLUMNS[name]) for name, v in columns.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +101,15 @@ class StoppingRule:
         self.stalled[reduce_rate] = 0
         self.stopped |= out_of_patience & ~reduce_rate
         return StopDecision(stop=self.stopped.copy(), reduce_rate=reduce_rate)
+
+    def progress(self) -> dict[str, Any]:
+        """What it has seen, for a checkpoint."""
+        best = None if self.best is None else self.best.copy()
+        return {"best": best, "stalled": self.stalled.copy(), "stopped": self.stopped.copy()}
+
+    def restore(self, progress: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`progress` gave."""
+        self.best, self.stalled, self.stopped = (progress[name] for name in ("best", "stalled", "stopped"))
 
     def _rate(self, learning_rate: npt.ArrayLike | None) -> npt.NDArray[np.float64]:
         if not self.adaptive:

@@ -2,13 +2,13 @@
 
 from daskdml.server._client import Own, Parameters, Reading, ServerLost
 from daskdml.server._clock import Ticket, VectorClock
-from daskdml.server._compression import Float16, TopK, as_compression, flush
+from daskdml.server._compression import Float16, TopK, as_compression, flush, withdraw
 from daskdml.server._ledger import Ledger, Stop
 from daskdml.server._optimizers import OPTIMIZERS, AdaGrad, Adam, Add, FTRLProximal, Momentum, as_optimizer
 from daskdml.server._placement import Group, Lost
 from daskdml.server._remote import Directory, Refused, Remote, Unreachable
 from daskdml.server._shard import Push, Shard, View
-from daskdml.server._tables import Partition, Table, Update, default_shards
+from daskdml.server._tables import Partition, Table, Update, default_shards, thinned
 from daskdml.server._trace import Read, Trace, TraceError, check_trace, replay
 
 __all__ = [
@@ -49,4 +49,6 @@ __all__ = [
     "default_shards",
     "flush",
     "replay",
+    "thinned",
+    "withdraw",
 ]

@@ -114,6 +114,8 @@ class ShardHost:
         async with self._order:
             shard = self._served()
             await self._remote.ask(backup, "start", shard.snapshot(copy=False), False, number, timeout=120.0)
+            if number < self._number:
+                raise Refused("the driver has decided otherwise meanwhile")
             self._backup, self._number = backup, number
 
     async def pull(
@@ -124,7 +126,11 @@ class ShardHost:
         if least is not None and shard.clock.minimum < least:
             await self._until(lambda: shard.clock.minimum >= least or not self._primary, wait)
         async with self._order:
-            return self._served().view(keys)
+            shard = self._served()
+            # Copies of much, or updates that wait to be applied.
+            if shard.nbytes > _LARGE and keys is None:
+                return await asyncio.to_thread(shard.view, keys, least)
+            return shard.view(keys, least)
 
     async def changed(self, minimum: int, wait: float) -> View | None:
         """The values as soon as the slowest lane is past ``minimum``; None if it is not in ``wait`` seconds."""
@@ -206,11 +212,18 @@ class LedgerHost:
         self._directory: Directory | None = None
         self._known: set[int] = set()
 
-    async def start(self, ledger: Ledger, epochs: Sequence[tuple[int, int, int]], advice: dict[str, Any]) -> None:
-        """Begin, with the epochs that are open already."""
+    async def start(
+        self,
+        ledger: Ledger,
+        epochs: Sequence[tuple[int, int, int]],
+        advice: dict[str, Any],
+        reports: Sequence[tuple[Ticket, Any]] = (),
+    ) -> None:
+        """Begin, with the epochs that are open already, and reports the driver has not heard."""
         for epoch, first, clocks in epochs:
             ledger.open(epoch, first, clocks)
         self._advice = advice
+        self._heard = _Heard(list(reports))
         self._ledger = ledger
 
     async def claim(self, runner: int, lane: int, holding: Sequence[Ticket], wait: float) -> Claim:
@@ -223,6 +236,8 @@ class LedgerHost:
         ids = [ticket.id for ticket in holding]
         end = time.time() + wait
         while True:
+            if self._ledger is not ledger:
+                raise Refused("this ledger has been moved: ask for the present directory")
             now = time.time()
             ticket = ledger.claim(runner, now, ids)
             if ticket is not None or now >= end:
@@ -283,13 +298,20 @@ class LedgerHost:
         """What runners are told with their tickets."""
         self._advice = advice
 
+    async def entered(self) -> list[int]:
+        """The runners that have asked for work."""
+        return sorted(self._known)
+
     async def over(self) -> bool:
         """Whether all is done and nothing more will come."""
         return self._books().over
 
-    async def copy(self) -> Ledger:
-        """The ledger as it is, for another worker to go on with."""
-        return Ledger.restore(self._books().snapshot())
+    async def hand_over(self, heard: int) -> tuple[Ledger, list[tuple[Ticket, Any]]]:
+        """The ledger, and the reports from ``heard`` on, for another worker to go on with; here it is over."""
+        ledger, self._ledger = self._books(), None
+        reports = self._heard.reports[max(0, heard - self._heard.first) :]
+        await self._wake()
+        return Ledger.restore(ledger.snapshot()), reports
 
     async def directory(self) -> Directory | None:
         """Who serves what, as the driver last said."""
@@ -302,7 +324,7 @@ class LedgerHost:
 
     def _books(self) -> Ledger:
         if self._ledger is None:
-            raise Refused("this ledger has not begun")
+            raise Refused("this ledger has not begun, or has been moved")
         return self._ledger
 
     async def _wake(self) -> None:

@@ -28,6 +28,8 @@ _PATIENCE = 60.0
 _PAUSE = 0.02
 # Seconds of one message, however large.
 _TIMEOUT = 30.0
+# Seconds the server holds an answer back that has no news: as long may the end of a fit have to wait.
+_NEWS = 0.5
 
 
 class ServerLost(RuntimeError):
@@ -70,12 +72,28 @@ class _Sent:
 
 @dataclass
 class Own:
-    """What a runner has pushed, for read-my-writes."""
+    """What a runner has pushed, for read-my-writes.
+
+    ``base`` is what each shard had of this runner when it first read: more than 0 where Dask runs its task again.
+    """
 
     runner: int
     count: int = 0
+    acknowledged: int = 0
+    broken: bool = False
+    base: dict[int, int] | None = None
     recent: deque[_Sent] = field(default_factory=deque)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Condition = field(default_factory=threading.Condition)
+
+    def contained(self, shard: int, view: View) -> int:
+        """How many of this runner's pushes are in a view of a shard."""
+        return view.runners.get(self.runner, 0) - (self.base or {}).get(shard, 0)
+
+    def give_up(self) -> None:
+        """Nothing more will be acknowledged: whoever waits for that is to go on."""
+        with self.lock:
+            self.broken = True
+            self.lock.notify_all()
 
 
 class Parameters:
@@ -90,7 +108,7 @@ class Parameters:
     staleness : int or None
         Of the strategy; None for no bound.
     eager : bool
-        Let the server send news when the slowest lane has finished a clock, instead of asking after each push.
+        Let the server send news whenever the slowest lane has finished a clock, instead of asking after each push.
     replays : bool
         Whether own updates can be added on top (plain sums); otherwise a reader waits for its own updates.
     """
@@ -108,14 +126,16 @@ class Parameters:
         self.partition = partition
         self.staleness = staleness
         self.traffic = Traffic()
-        self._eager = eager
+        # At staleness 0 a read has to be exact: nothing newer is of use.
+        self._eager = eager and staleness != 0
         self._replays = replays and staleness != 0
         self._directory = directory
         self._views: dict[int, View] = {}
         self._lock = threading.Lock()
         self._wanted = threading.Event()
         self._closed = False
-        self._fetcher = threading.Thread(target=self._fetch, name="daskdml-parameters", daemon=True)
+        fetch = self._follow if self._eager else self._fetch
+        self._fetcher = threading.Thread(target=fetch, name="daskdml-parameters", daemon=True)
         self._fetcher.start()
 
     # -- reading --------------------------------------------------------------------------------------
@@ -123,6 +143,8 @@ class Parameters:
     def read(self, clock: int, own: Own, patience: float = _PATIENCE) -> Reading:
         """Parameters for training at ``clock``, in arrays of the caller's own."""
         least = None if self.staleness is None else clock - self.staleness
+        if own.base is None:
+            self._begin(own, least, patience)
         views = self._fresh(least, own, patience)
         with own.lock:
             sent = list(own.recent)
@@ -135,7 +157,7 @@ class Parameters:
             if not self._replays:
                 continue
             for push in sent:
-                if push.number > view.runners.get(own.runner, 0):
+                if push.number > own.contained(shard, view):
                     add_updates(values, push.parts[shard], self.partition, shard)
                     if push.ticket is not None:
                         replayed[shard].append(push.ticket.id)
@@ -148,24 +170,42 @@ class Parameters:
             min(view.minimum for view in views),
         )
 
+    def _begin(self, own: Own, least: int | None, patience: float) -> None:
+        """A runner's first read: what is here may be older than what its lane has seen on another worker."""
+        shards = range(self.partition.n_shards)
+        self._pull(shards, least, patience)
+        with self._lock:
+            own.base = {shard: self._views[shard].runners.get(own.runner, 0) for shard in shards}
+
     def _fresh(self, least: int | None, own: Own, patience: float) -> list[View]:
         """A view of every shard that contains what the strategy promises."""
         deadline = time.monotonic() + patience
         while True:
             with self._lock:
                 views = [self._views.get(shard) for shard in range(self.partition.n_shards)]
-            stale = [shard for shard, view in enumerate(views) if not self._serves(view, least, own)]
+            stale = [shard for shard, view in enumerate(views) if not self._serves(shard, view, least, own)]
             if not stale:
                 return [view for view in views if view is not None]
+            if not self._replays and self.staleness != 0:
+                self._await_own(own, deadline)
             self._pull(stale, least, patience)
             if time.monotonic() > deadline:
                 raise ServerLost(f"parameters of clock {least} did not come in {patience:.0f} s")
 
-    def _serves(self, view: View | None, least: int | None, own: Own) -> bool:
+    def _serves(self, shard: int, view: View | None, least: int | None, own: Own) -> bool:
         if view is None or (least is not None and view.minimum < least):
             return False
         # An update that cannot be added on top must be in the view.
-        return self._replays or self.staleness == 0 or view.runners.get(own.runner, 0) >= own.count
+        return self._replays or self.staleness == 0 or own.contained(shard, view) >= own.count
+
+    def _await_own(self, own: Own, deadline: float) -> None:
+        """Wait until the server has what the runner sent, which is then to be read."""
+        with own.lock:
+            own.lock.wait_for(
+                lambda: own.broken or own.acknowledged >= own.count, timeout=max(0.0, deadline - time.monotonic())
+            )
+            if own.broken:
+                raise ServerLost("the updates of this runner do not reach the server")
 
     def _pull(self, shards: Sequence[int], least: int | None, patience: float) -> None:
         for shard, view in zip(shards, self.each(shards, "pull", None, least, patience=patience), strict=True):
@@ -183,7 +223,7 @@ class Parameters:
         """Drop own updates that every view contains."""
         with self._lock:
             views = [self._views.get(shard) for shard in range(self.partition.n_shards)]
-        everywhere = min((v.runners.get(own.runner, 0) if v is not None else 0) for v in views)
+        everywhere = min(0 if v is None else own.contained(shard, v) for shard, v in enumerate(views))
         with own.lock:
             while own.recent and own.recent[0].number <= everywhere:
                 own.recent.popleft()
@@ -201,6 +241,22 @@ class Parameters:
                 # A reader that needs them will find out by itself, and say so.
                 if self._closed:
                     return
+
+    def _follow(self) -> None:
+        """Have the server send parameters whenever the slowest lane has finished a clock."""
+        shards = range(self.partition.n_shards)
+        while not self._closed:
+            with self._lock:
+                known = [self._views[shard].minimum if shard in self._views else -1 for shard in shards]
+            try:
+                found = self.each(shards, "changed", lambda shard: known[shard], _NEWS)  # noqa: B023
+            except (ServerLost, Refused, Unreachable):
+                # A reader will find out by itself, and say so.
+                time.sleep(_PAUSE)
+                continue
+            for shard, view in zip(shards, found, strict=True):
+                if view is not None:
+                    self._keep(shard, view)
 
     # -- writing --------------------------------------------------------------------------------------
 
@@ -224,7 +280,10 @@ class Parameters:
             self.traffic.sent_bytes += sum(u.nbytes for part in sent.parts for u in part.values())
         if any(answer.status == "fenced" for answer in answers):
             raise Refused("this runner belongs to an earlier run of the fit")
-        if not self._eager or any(answer.advanced for answer in answers):
+        with own.lock:
+            own.acknowledged += 1
+            own.lock.notify_all()
+        if not self._eager and self.staleness != 0:
             self._wanted.set()
         return answers
 
@@ -269,7 +328,7 @@ class Parameters:
         if self._directory.number > known.number:
             return self._directory
         started = [self.remote.start(ref, "directory", timeout=2.0) for ref in known.hosts]
-        gone = 0
+        gone = answers = 0
         for future in started:
             try:
                 found = future.result()
@@ -278,10 +337,11 @@ class Parameters:
                 continue
             except (Unreachable, Refused):
                 continue
+            answers += 1
             if found is not None and found.number > self._directory.number:
                 self._directory = found
-        if gone == len(started):
-            # Their workers answer and have nothing of this fit any more: it is over.
+        if gone and not answers:
+            # A worker answers that has nothing of this fit any more, and nobody else does: it is over.
             raise ServerLost("the parameter server of this fit has ended")
         if self._directory.number == known.number:
             time.sleep(_PAUSE)

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from daskdml.server._tables import Table, Update
+from daskdml.server._tables import Partition, Table, Update
 
 Residual = dict[str, np.ndarray]
 
@@ -131,6 +131,39 @@ def as_compression(compression: str | Compression | None) -> Any:
 def flush(residual: Mapping[str, np.ndarray] | None) -> dict[str, Update]:
     """All that remains, as updates: sent at the end, they make up for everything that was held back."""
     return {name: Update(rest) for name, rest in (residual or {}).items() if rest.any()}
+
+
+def withdraw(
+    residual: Mapping[str, np.ndarray],
+    whole: Mapping[str, Update],
+    sent: Mapping[str, Update],
+    partition: Partition,
+    shard: int,
+) -> None:
+    """Change ``residual`` in place to what it would be had an update not been made.
+
+    For an update that a shard did not take, as it had another one of the same work: what was left over of it must not
+    be sent any more, and what had been left over before and went with it must be sent again.
+
+    Parameters
+    ----------
+    residual : dict of str to ndarray
+        What remained of later updates; only what of it lies in the shard's ranges is changed.
+    whole, sent : dict of str to Update
+        The update before its compression, and after.
+    partition : Partition
+    shard : int
+    """
+    for name, rest in residual.items():
+        if name in whole and whole[name].keys is None:
+            start, stop = partition.range(name, shard)
+            rest[start:stop] -= whole[name].values[start:stop]
+            update = sent[name]
+            if update.keys is None:
+                rest[start:stop] += update.values[start:stop]
+            else:
+                first, last = np.searchsorted(update.keys, (start, stop))
+                rest[update.keys[first:last]] += update.values[first:last]
 
 
 def _compress(

@@ -7,7 +7,7 @@ touches the state of its keys only ("lazy" optimizers): the cost of a push does 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numba import njit
@@ -17,7 +17,12 @@ _NO_KEYS = np.empty(0, dtype=np.int64)
 
 @runtime_checkable
 class Optimizer(Protocol):
-    """How values change by an update; settings only, the state is passed in."""
+    """How values change by an update; settings only, the state is passed in.
+
+    ``ignores_zeros`` says that an update by 0 changes nothing: it need not be sent.
+    """
+
+    ignores_zeros: ClassVar[bool]
 
     def init(self, values: np.ndarray) -> dict[str, np.ndarray]:
         """The state that belongs to ``values`` before the first step, one entry for each value."""
@@ -37,6 +42,8 @@ def _checked(name: str, value: float, low: float, high: float = np.inf, open_low
 @dataclass(frozen=True)
 class Add:
     """Plain addition: ``w += update``."""
+
+    ignores_zeros: ClassVar[bool] = True
 
     def init(self, values: np.ndarray) -> dict[str, np.ndarray]:
         return {}
@@ -69,6 +76,8 @@ class Momentum:
     ----------
     Sutskever et al. (2013), On the importance of initialization and momentum in deep learning.
     """
+
+    ignores_zeros: ClassVar[bool] = False
 
     lr: float = 0.01
     momentum: float = 0.9
@@ -104,6 +113,8 @@ class AdaGrad:
     Duchi, Hazan and Singer (2011), Adaptive subgradient methods, the diagonal form.
     """
 
+    ignores_zeros: ClassVar[bool] = True
+
     lr: float = 0.1
     eps: float = 1e-10
 
@@ -138,6 +149,8 @@ class Adam:
     ----------
     Kingma and Ba (2015), Adam: a method for stochastic optimization, Algorithm 1.
     """
+
+    ignores_zeros: ClassVar[bool] = False
 
     lr: float = 0.001
     beta1: float = 0.9
@@ -185,6 +198,8 @@ class FTRLProximal:
     ----------
     McMahan et al. (2013), Ad click prediction: a view from the trenches, Algorithm 1.
     """
+
+    ignores_zeros: ClassVar[bool] = True
 
     alpha: float = 0.1
     beta: float = 1.0

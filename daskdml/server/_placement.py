@@ -30,6 +30,14 @@ logger = logging.getLogger("daskdml")
 
 # Seconds an actor may take to begin on a worker whose threads are all at work.
 _BEGIN = 60.0
+# Seconds to wait at the start for second copies, and at the end for actors that have not begun yet: here, then beside.
+_END = 10.0
+_SOON = 0.5
+_LATER = 600.0
+# Seconds after the last attempt to retire a worker in which it is taken for about to leave.
+_LEAVING = 60.0
+# What the future of an actor says when its worker is lost.
+_DEAD = ("error", "cancelled", "lost")
 # Seconds the driver tries to reach a host that the scheduler still takes for alive.
 _PATIENCE = 60.0
 
@@ -79,6 +87,7 @@ class Group:
         self._names = itertools.count()
         # The futures keep the actors alive.
         self._futures: dict[Ref, Future] = {}
+        self._unwanted: dict[Ref, Future] = {}
         self._number = 0
         self._generation = 0
         self._primaries: list[Ref] = []
@@ -93,7 +102,9 @@ class Group:
         self._advice: dict[str, Any] = {}
         self._heard = 0
         self._alive: set[str] = set()
-        self._avoid: set[str] = set()
+        self._busy: set[str] = set()
+        # When somebody last tried to retire a worker.
+        self._leaving: dict[str, float] = {}
         self._membership = _Membership()
         self._subscribed: set[str] = set()
         self._lock = threading.RLock()
@@ -102,7 +113,10 @@ class Group:
 
     def start(self, shards: Sequence[Shard], ledger: Ledger) -> Directory:
         """Put shards and ledger on the workers."""
-        self._alive = set(self._client.nthreads())
+        threads = self._client.nthreads()
+        self._alive = set(threads)
+        # An actor begins in a thread of its worker: not before the tasks end that hold them all.
+        self._busy = {a for a, tasks in self._client.processing().items() if len(tasks) >= threads.get(a, 1)}
         self._listen()
         self._generation = shards[0].generation
         self._settings = (ledger.staleness, ledger.reassign, ledger.speculate)
@@ -115,11 +129,18 @@ class Group:
         self._ledger = self._make(LedgerHost, self._roomiest(set()))
         self._remote.call(self._ledger, "start", ledger, (), {}, timeout=_BEGIN)
         self._heal()
-        while any(self._futures[ref].status == "pending" for ref in self._coming.values()):
+        end = time.monotonic() + _END
+        while any(self._is_coming(ref) for ref in self._coming.values()) and time.monotonic() < end:
             time.sleep(0.005)
+        # What has not begun by now, on a worker that is busy or gone, does while the fit goes on.
         self._heal()
+        self._busy.clear()
         self._publish()
         return self.directory
+
+    def _is_coming(self, ref: Ref) -> bool:
+        idle = self._client.nthreads().keys() - self._busy
+        return self._futures[ref].status == "pending" and ref.address in idle
 
     def close(self) -> None:
         """Let the actors go."""
@@ -128,9 +149,12 @@ class Group:
             with contextlib.suppress(ValueError, OSError):
                 self._client.unsubscribe_topic(address)
         self._subscribed.clear()
-        for future in self._futures.values():
-            future.release()
-        self._futures.clear()
+        for ref in list(self._futures):
+            self._forget(ref)
+        self._let_go(wait=_SOON)
+        if self._unwanted:
+            # On workers whose threads are all at work for somebody else, who is not to be waited for.
+            threading.Thread(target=self._let_go, args=(_LATER,), name="daskdml-actors", daemon=True).start()
 
     @property
     def directory(self) -> Directory:
@@ -170,13 +194,13 @@ class Group:
 
     def _roomiest(self, without: set[str]) -> str:
         """The worker with the fewest hosts."""
-        usable = self._alive - without - self._avoid or self._alive - without
+        usable = self._alive - without - self._avoided or self._alive - without
         if not usable:
             raise Unreachable("no worker to place a shard on")
         hosts = [ref.address for ref in (*self._primaries, *self._seconds, *self._coming.values()) if ref is not None]
         if self._ledger is not None:
             hosts.append(self._ledger.address)
-        return min(usable, key=lambda address: (hosts.count(address), address))
+        return min(usable, key=lambda address: (address in self._busy, hosts.count(address), address))
 
     # -- what the driver asks ---------------------------------------------------------------------------
 
@@ -204,10 +228,11 @@ class Group:
         """A snapshot of each shard; each is consistent in itself."""
         return [self._asked(lambda k=k: self._primaries[k], "snapshot") for k in range(len(self._primaries))]
 
-    def views(self, names: Sequence[str] | None = None) -> list[dict[str, np.ndarray]]:
-        """Each shard's values."""
+    def views(self, names: Sequence[str] | None = None, least: int | None = None) -> list[dict[str, np.ndarray]]:
+        """Each shard's values, of the tables of these names, once the slowest lane has completed ``least`` clocks."""
         keys = None if names is None else dict.fromkeys(names)
-        return [self._asked(lambda k=k: self._primaries[k], "pull", keys).values for k in range(len(self._primaries))]
+        shards = range(len(self._primaries))
+        return [self._asked(lambda k=k: self._primaries[k], "pull", keys, least).values for k in shards]
 
     def _asked(self, who: Any, method: str, *args: Any) -> Any:
         deadline = time.monotonic() + _PATIENCE
@@ -225,6 +250,7 @@ class Group:
     def tend(self) -> Changes:
         """Look at the cluster, and replace what it has lost."""
         self._mend()
+        self._let_go()
         with self._lock:
             changes, self._changes = self._changes, Changes()
         return changes
@@ -241,7 +267,7 @@ class Group:
         with self._lock:
             self._alive = present
             fresh = self._changes = Changes(self._changes.lost | lost, self._changes.joined | joined)
-            self._avoid &= present
+            self._leaving = {a: since for a, since in self._leaving.items() if a in present}
             self._listen()
             for address in lost:
                 self._remote.lose(address)
@@ -260,17 +286,26 @@ class Group:
 
     @property
     def _bereft(self) -> bool:
-        """Whether a primary or the ledger is on a worker that is gone."""
-        served = [*self._primaries, *([] if self._ledger is None else [self._ledger])]
-        return any(ref.address not in self._alive for ref in served)
+        """Whether a copy of a shard, or the ledger, is lost."""
+        return any(self._is_lost(ref) for ref in (*self._primaries, *self._seconds, self._ledger, self._spare))
+
+    def _is_lost(self, ref: Ref | None) -> bool:
+        """Whether an actor is gone with its worker, which may have begun anew at the same address."""
+        return ref is not None and (ref.address not in self._alive or self._futures[ref].status in _DEAD)
 
     @property
     def _wanting(self) -> list[int]:
         """Shards without a second copy, and -1 for the ledger without another host to go on with."""
-        if not self._backups or len(self._alive) < 2:
+        if not self._backups or len(self._alive - self._avoided) < 2:
             return []
         shards = [index for index, ref in enumerate(self._seconds) if ref is None]
         return shards + ([-1] if self._spare is None else [])
+
+    @property
+    def _avoided(self) -> set[str]:
+        """Workers about to be retired: nothing new is put there while others have room."""
+        now = time.monotonic()
+        return {address for address, since in self._leaving.items() if now - since < _LEAVING}
 
     def _replace_lost(self) -> int:
         """Promote backups of lost primaries, drop lost backups, and begin the ledger anew if it is gone."""
@@ -278,15 +313,11 @@ class Group:
         self._number += 1
         for index, ref in enumerate(self._primaries):
             second = self._seconds[index]
-            if ref.address in self._alive:
-                if second is not None and second.address not in self._alive:
-                    self._seconds[index] = None
-                    self._forget(second)
-                    self._try(ref, "drop_backup", self._number)
-                    replaced += 1
+            if not self._is_lost(ref):
+                if second is not None and self._is_lost(second):
+                    replaced += self._drop_second(index)
                 continue
-            self._forget(ref)
-            if second is None or second.address not in self._alive:
+            if second is None or self._is_lost(second):
                 raise Lost(f"shard {index} was on {ref.address}, which is lost, and no other worker has a copy")
             try:
                 self._remote.call(second, "promote", self._number)
@@ -295,22 +326,36 @@ class Group:
                 logger.info("the second copy of shard %d does not take over yet: %s", index, error)
                 continue
             self._primaries[index], self._seconds[index] = second, None
+            self._forget(ref)
             replaced += 1
-        assert self._ledger is not None
-        if self._spare is not None and self._spare.address not in self._alive:
+        if self._spare is not None and self._is_lost(self._spare):
             self._forget(self._spare)
             self._spare = None
-        if self._ledger.address not in self._alive:
-            self._forget(self._ledger)
+        lost = self._ledger
+        if lost is not None and self._is_lost(lost):
             try:
                 self._begin_ledger()
+                self._forget(lost)
                 replaced += 1
             except (Unreachable, Refused) as error:
                 logger.info("no new ledger yet: %s", error)
         self._publish()
         return replaced
 
-    def _begin_ledger(self, ledger: Ledger | None = None) -> None:
+    def _drop_second(self, index: int) -> int:
+        """Let a primary go on without its lost backup: until it is told to, it acknowledges nothing."""
+        second = self._seconds[index]
+        try:
+            self._remote.call(self._primaries[index], "drop_backup", self._number)
+        except (Unreachable, Refused) as error:
+            logger.info("shard %d still waits for its second copy: %s", index, error)
+            return 0
+        self._seconds[index] = None
+        if second is not None:
+            self._forget(second)
+        return 1
+
+    def _begin_ledger(self, ledger: Ledger | None = None, reports: Sequence[Any] = ()) -> None:
         """A ledger on another worker, by default from what all shards have applied."""
         if ledger is None:
             clocks = [VectorClock.from_dict(self._remote.call(ref, "clock")) for ref in self._primaries]
@@ -321,9 +366,9 @@ class Group:
         else:
             opened = []
         spare, self._spare = self._spare, None
-        self._ledger = spare if spare is not None else self._make(LedgerHost, self._roomiest(set()))
-        self._heard = 0
-        self._remote.call(self._ledger, "start", ledger, opened, self._advice, timeout=_BEGIN)
+        host = spare if spare is not None else self._make(LedgerHost, self._roomiest(set()))
+        self._remote.call(host, "start", ledger, opened, self._advice, list(reports), timeout=_BEGIN)
+        self._ledger, self._heard = host, 0
         if opened and self._closed_after is not None:
             self._remote.call(self._ledger, "close", self._closed_after)
 
@@ -337,11 +382,12 @@ class Group:
         for index in self._wanting:
             first = self._ledger if index < 0 else self._primaries[index]
             coming = self._coming.get(index)
-            if coming is not None and (coming.address not in self._alive or coming.address == first.address):
+            possible = self._alive - self._avoided - {first.address}
+            if coming is not None and coming.address not in possible:
                 self._forget(self._coming.pop(index))
                 coming = None
             if coming is None:
-                if self._alive - {first.address}:
+                if possible:
                     self._coming[index] = self._begin(
                         LedgerHost if index < 0 else ShardHost, self._roomiest({first.address})
                     )
@@ -364,6 +410,9 @@ class Group:
         except (Unreachable, Refused) as error:
             # A worker that has just gone; the next look at the cluster knows.
             logger.info("no second copy of shard %d yet: %s", index, error)
+            self._number += 2
+            # It may have succeeded all the same, and the answer been late.
+            self._try(self._primaries[index], "drop_backup", self._number)
             self._forget(second)
             return False
         self._number += 1
@@ -390,8 +439,24 @@ class Group:
 
     def _forget(self, ref: Ref) -> None:
         future = self._futures.pop(ref, None)
-        if future is not None:
+        if future is not None and future.status == "pending":
+            # Released before it has begun, an actor is counted as its worker's for ever, which then cannot be retired.
+            self._unwanted[ref] = future
+        elif future is not None:
             future.release()
+
+    def _let_go(self, wait: float = 0.0) -> None:
+        """Release the actors that were not wanted any more before they had begun."""
+        end = time.monotonic() + wait
+        while True:
+            # On a worker that is gone they will never begin.
+            there = self._client.nthreads() if self._unwanted and self._client.status == "running" else {}
+            coming = {r: f for r, f in self._unwanted.items() if f.status == "pending" and r.address in there}
+            if not coming or time.monotonic() >= end:
+                break
+            time.sleep(0.005)
+        for ref in self._unwanted.keys() - coming.keys():
+            self._unwanted.pop(ref).release()
 
     # -- moving -----------------------------------------------------------------------------------------
 
@@ -411,24 +476,10 @@ class Group:
             self._heal()
             self._publish()
 
-    def retire(self, addresses: Sequence[str]) -> dict[str, Any]:
-        """Move what workers hold elsewhere, then let Dask retire them; returns what Dask says of each."""
-        with self._lock:
-            self._avoid |= set(addresses)
-        for address in addresses:
-            self.move_off(address)
-        retired: dict[str, Any] = {}
-        deadline = time.monotonic() + _PATIENCE
-        while len(retired) < len(addresses) and time.monotonic() < deadline:
-            # Dask refuses until the worker has heard that its actors were let go.
-            retired |= self._client.retire_workers([a for a in addresses if a not in retired])
-            time.sleep(0.02)
-        return retired
-
     def _move_off(self, address: str) -> None:
         if self._alive == {address}:
             return
-        self._avoid.add(address)
+        self._leaving[address] = time.monotonic()
         for index, ref in enumerate(self._primaries):
             second = self._seconds[index]
             if second is not None and second.address == address:
@@ -453,7 +504,17 @@ class Group:
             self._forget(self._spare)
             self._spare = None
         if self._ledger.address == address:
-            old, ledger = self._ledger, self._remote.call(self._ledger, "copy")
-            self._begin_ledger(ledger)
-            self._forget(old)
+            self._move_ledger()
         self._publish()
+
+    def _move_ledger(self) -> None:
+        old = self._ledger
+        assert old is not None
+        ledger, reports = self._remote.call(old, "hand_over", self._heard)
+        try:
+            self._begin_ledger(ledger, reports)
+        except (Unreachable, Refused):
+            # It handed its books over and would refuse everybody: give them back.
+            self._remote.call(old, "start", ledger, (), self._advice, reports, timeout=_BEGIN)
+            raise
+        self._forget(old)

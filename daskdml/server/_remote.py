@@ -120,9 +120,20 @@ class Remote:
         return cls(get_worker())
 
     def start(self, ref: Ref, method: str, *args: Any, timeout: float = _TIMEOUT) -> Future[Any]:
-        """Begin a call, from any thread but that of the event loop; the future's result is its answer."""
+        """Begin a call, from any thread but that of the event loop; the future's result is its answer.
+
+        Raises
+        ------
+        Unreachable
+            Where this process's own worker or client has ended.
+        """
         loop = self._owner.loop.asyncio_loop  # type: ignore[union-attr]
-        return asyncio.run_coroutine_threadsafe(self.ask(ref, method, *args, timeout=timeout), loop)
+        asking = self.ask(ref, method, *args, timeout=timeout)
+        try:
+            return asyncio.run_coroutine_threadsafe(asking, loop)
+        except RuntimeError:
+            asking.close()
+            raise Unreachable("the worker in which this runs has ended") from None
 
     def call(self, ref: Ref, method: str, *args: Any, timeout: float = _TIMEOUT) -> Any:
         """The answer to a call, from any thread but that of the event loop.

@@ -1,8 +1,9 @@
 """A shard of the parameter server: its ranges of the tables, a vector clock, and the rule when an update is applied.
 
 Plain Python and NumPy: what is pushed is handled at once and nothing ever waits. With a staleness of 0 a clock's pushes
-are kept back until every lane has completed it, and applied in the order of lanes and parts: what is read at clock c
-is then the same bits, whatever the order in which pushes arrived. Otherwise a push is applied when it comes.
+are kept back until every lane has completed it and somebody asks for the next, and applied in the order of lanes and
+parts: what is read at clock c is then the same bits, whatever the order in which pushes arrived, and also where a lost
+worker's ticket is trained again after some shards had its update already. Otherwise a push is applied when it comes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ __all__ = ["Applied", "Push", "Shard", "Ticket", "View"]
 
 # A runner, or the driver, sends a shard one push at a time: a message that comes twice repeats one of its last few.
 _RECENT = 256
+# Tickets whose bringer is remembered: others bring the same one soon after, or never.
+_BROUGHT = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +63,10 @@ class Applied:
 
     Parameters
     ----------
-    status : {"applied", "duplicate", "fenced"}
-        Accepted; known already; or refused, as it is of an earlier generation. With a staleness of 0 an accepted
-        push is part of the values only when its clock is complete.
+    status : {"applied", "repeated", "duplicate", "fenced"}
+        Accepted; accepted from this runner before; its ticket accepted from another runner, so that what this one
+        brings does not count; or refused, as it is of an earlier generation. With a staleness of 0 an accepted push
+        is part of the values only when its clock is complete.
     minimum : int
         The shard's minimum clock afterwards.
     advanced : bool
@@ -90,7 +94,7 @@ class View:
     clocks : dict of int to int
         The clock of each lane.
     minimum : int
-        The smallest of them.
+        The clocks of which the values contain every update.
     generation : int
         The shard's generation.
     runners : dict of int to int
@@ -190,6 +194,7 @@ class Shard:
         self._tokens: dict[str, None] = {}
         self._runners: dict[int, int] = {}
         self._recent: dict[int, dict[tuple[int, int, int] | str, None]] = {}
+        self._brought: dict[tuple[int, int, int], int] = {}
 
     def handle(self, push: Push) -> Applied:
         """Accept a push, or find that it is a duplicate or of an earlier generation.
@@ -209,7 +214,8 @@ class Shard:
             )
         if self._known(push):
             self._duplicate(push)
-            return self._applied("duplicate")
+            mine = push.ticket is None or self._brought.get(push.ticket.id) == push.runner
+            return self._applied("repeated" if mine else "duplicate")
         self._check(push)
         if push.ticket is None:
             self._tokens[push.token] = None
@@ -218,22 +224,30 @@ class Shard:
             self._apply(push)
             return self._applied("applied")
         advanced = self.clock.tick(*push.ticket.id)
+        self._brought[push.ticket.id] = push.runner
+        if len(self._brought) > _BROUGHT:
+            del self._brought[next(iter(self._brought))]
         if self.staleness == 0:
+            # Who works at this clock has read all earlier ones.
+            self._release(push.ticket.clock)
             self._held[push.ticket.id] = _Held(push)
-            self._release()
         else:
             self._apply(push)
         return self._applied("applied", advanced)
 
-    def view(self, keys: Mapping[str, np.ndarray | None] | None = None) -> View:
+    def view(self, keys: Mapping[str, np.ndarray | None] | None = None, least: int | None = None) -> View:
         """Copies of the values, and what they contain.
 
         Parameters
         ----------
+        least : int, optional
+            With a staleness of 0, the clock to be worked at: of what is complete, the clocks below it are applied. By
+            default all that are.
         keys : dict, optional
             For each table wanted its positions in the shard's range (sorted, unique), or None for all of it. By
             default everything.
         """
+        self._release(self.clock.minimum if least is None else least)
         wanted: Mapping[str, np.ndarray | None] = dict.fromkeys(self._values) if keys is None else keys
         values = {}
         for name, positions in wanted.items():
@@ -243,8 +257,19 @@ class Shard:
             else:
                 check_keys(positions, len(array), name)
                 values[name] = array[positions]
-        clocks = self.clock.clocks
-        return View(values, self.sequence, clocks, self.clock.minimum, self.generation, dict(self._runners))
+        contained, clocks = self.contained, self.clock.clocks
+        if self._held:
+            clocks = {lane: min(clock, contained) for lane, clock in clocks.items()}
+        return View(values, self.sequence, clocks, contained, self.generation, dict(self._runners))
+
+    @property
+    def contained(self) -> int:
+        """The clocks of which the values contain every update."""
+        return min((self.clock.minimum, *(identity[0] for identity in self._held)))
+
+    def settle(self) -> None:
+        """Apply every update of the clocks that are complete."""
+        self._release(self.clock.minimum)
 
     def includes(self, ticket: Ticket) -> bool:
         """Whether the values contain a ticket's updates; ``clock.applied`` tells whether they were accepted."""
@@ -256,9 +281,7 @@ class Shard:
 
     def leave(self, lane: int) -> bool:
         """Let ``lane`` count no more; whether the minimum has grown."""
-        advanced = self.clock.leave(lane)
-        self._release()
-        return advanced
+        return self.clock.leave(lane)
 
     @property
     def nbytes(self) -> int:
@@ -286,6 +309,7 @@ class Shard:
             "staleness": self.staleness,
             "record": self.record,
             "sequence": self.sequence,
+            "contained": self.contained,
             "tables": [list(dataclasses.astuple(table)) for table in self.tables],
             "values": arrays,
             "optimizer": _optimizer_to_dict(self.optimizer),
@@ -298,6 +322,7 @@ class Shard:
                 [runner, [list(key) if isinstance(key, tuple) else key for key in keys]]
                 for runner, keys in self._recent.items()
             ],
+            "brought": [[list(identity), runner] for identity, runner in self._brought.items()],
             "log": [[sequence, _ticket_to_list(ticket), runner] for sequence, ticket, runner in self.log],
         }
 
@@ -338,6 +363,7 @@ class Shard:
             int(runner): {key if isinstance(key, str) else _id(key): None for key in keys}
             for runner, keys in snapshot["recent"]
         }
+        shard._brought = {_id(identity): int(runner) for identity, runner in snapshot["brought"]}
         shard.log = [(int(at), _ticket_from_list(ticket), int(runner)) for at, ticket, runner in snapshot["log"]]
         return shard
 
@@ -383,10 +409,10 @@ class Shard:
             # The runner's count says what reads contain, and this ticket is not yet among it.
             held.also.append(push.runner)
 
-    def _release(self) -> None:
-        """Apply what was kept back of complete clocks, in an order that does not depend on arrival."""
-        minimum = self.clock.minimum
-        for identity in sorted(identity for identity in self._held if identity[0] < minimum):
+    def _release(self, below: int) -> None:
+        """Apply what was kept back of complete clocks ``below`` one, in an order that does not depend on arrival."""
+        below = min(below, self.clock.minimum)
+        for identity in sorted(identity for identity in self._held if identity[0] < below):
             held = self._held.pop(identity)
             self._apply(held.push)
             for runner in held.also:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,6 +58,30 @@ class Read:
     def key(self) -> tuple[int, int, TicketId]:
         """Generation, runner and ticket."""
         return self.generation, self.runner, self.ticket.id
+
+    def to_list(self) -> list[Any]:
+        """All of it as nested lists of integers."""
+        return [
+            *(self.generation, self.runner, self.number, self.ticket.epoch, *self.ticket.id),
+            [
+                [shard, at, list(self.clocks[shard].items()), self.replayed.get(shard, [])]
+                for shard, at in self.shards.items()
+            ],
+        ]
+
+    @classmethod
+    def of(cls, entry: Sequence[Any]) -> Read:
+        """What `to_list` gave."""
+        generation, runner, number, *ticket, shards = entry
+        return cls(
+            generation,
+            runner,
+            Ticket(*ticket),
+            {shard: at for shard, at, _, _ in shards},
+            {shard: dict(clocks) for shard, _, clocks, _ in shards},
+            {shard: [_id(ticket) for ticket in replayed] for shard, _, _, replayed in shards},
+            number,
+        )
 
 
 @dataclass
@@ -109,7 +133,7 @@ class Trace:
             "info": self.info,
             "begins": [[generation, list(begin.items())] for generation, begin in self.begins.items()],
             "logs": [[shard, log] for shard, log in self.logs.items()],
-            "reads": [_read_to_list(read) for read in self.reads],
+            "reads": [read.to_list() for read in self.reads],
         }
         return json.dumps(plain, separators=(",", ":"))
 
@@ -122,7 +146,7 @@ class Trace:
             shard: [(at, None if ticket is None else _id(ticket), runner) for at, ticket, runner in log]
             for shard, log in plain["logs"]
         }
-        plain["reads"] = [_read_from_list(entry) for entry in plain["reads"]]
+        plain["reads"] = [Read.of(entry) for entry in plain["reads"]]
         return cls(**plain)
 
     def generation_of(self, shard: int, sequence: int) -> int | None:
@@ -138,30 +162,6 @@ class Trace:
             if generation > read.generation
             for shard, sequence in read.shards.items()
         )
-
-
-def _read_to_list(read: Read) -> list[Any]:
-    ticket = read.ticket
-    return [
-        *(read.generation, read.runner, read.number, ticket.epoch, *ticket.id),
-        [
-            [shard, at, list(read.clocks[shard].items()), read.replayed.get(shard, [])]
-            for shard, at in read.shards.items()
-        ],
-    ]
-
-
-def _read_from_list(entry: list[Any]) -> Read:
-    generation, runner, number, *ticket, shards = entry
-    return Read(
-        generation,
-        runner,
-        Ticket(*ticket),
-        {shard: at for shard, at, _, _ in shards},
-        {shard: dict(clocks) for shard, _, clocks, _ in shards},
-        {shard: [_id(ticket) for ticket in replayed] for shard, _, _, replayed in shards},
-        number,
-    )
 
 
 def _id(parts: Iterable[int]) -> TicketId:
@@ -623,11 +623,14 @@ class _Replay:
             if self.control is None:
                 raise TraceError(f"shard {shard.index}: entry {sequence} is a push of the driver; pass `control`")
             shard.handle(Push(0, runner, None, self.control(shard.index, sequence), token=str(sequence)))
+            shard.settle()
             return True
         key = self._cause(shard.index, sequence, id_, runner)
         if key not in self.updates:
             return False
         shard.handle(Push(0, runner, self.reads[key].ticket, self.updates[key][shard.index]))
+        # The log says what was applied, so nothing need be kept back.
+        shard.settle()
         self._used(key)
         return True
 

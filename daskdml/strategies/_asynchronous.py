@@ -24,6 +24,7 @@ from daskdml.server import (
     Lost,
     Partition,
     Push,
+    Read,
     Refused,
     ServerLost,
     Shard,
@@ -36,7 +37,7 @@ from daskdml.server import (
     default_shards,
 )
 from daskdml.strategies._blocks import InputsLost
-from daskdml.strategies._checkpoint import Checkpoint
+from daskdml.strategies._checkpoint import Checkpoint, already_further, of_other_rows
 from daskdml.strategies._limits import budget, explained
 from daskdml.strategies._replica import Begin, EpochPlan, PartReport, ReplicaJob, run_replica
 from daskdml.strategies._ssp import Asynchronous
@@ -48,8 +49,10 @@ from daskdml.strategies._work import Blocks, Report
 
 logger = logging.getLogger("daskdml")
 
-# Seconds the driver waits at the ledger for news.
-_NEWS = 0.25
+# Seconds the driver waits at the ledger for news: after so many it notices a loss when nothing else does.
+_NEWS = 0.1
+# Seconds it waits for reports of what the shards have: those that a lost worker had not told are lost with it.
+_UNHEARD = 0.3
 # Seconds without any worker before the fit fails.
 _PATIENCE = 60.0
 # The part of a replica's time that messages may take, where the clock's size is chosen.
@@ -61,10 +64,15 @@ _FEWEST_CLOCKS = 32
 _MOST_CLOCKS = 1024
 # New starts of a fit from a snapshot, after all copies of a shard were lost, before it gives up.
 _RESTARTS = 5
+# Seconds to wait at the end for replicas that train what others have done already.
+_LEAVE = 5.0
+# Tries to get a snapshot of every shard at the same clock.
+_SNAPSHOTS = 20
 # Runners a replica may lose before a clock is finished.
 _REPLACED = 10
 # A runner that ends so has lost what it works with, and another one goes on.
 _UNSERVED = (ServerLost, Refused, Unreachable)
+TicketId = tuple[int, int, int]
 _GONE = (CancelledError, asyncio.CancelledError, CommClosedError, FutureCancelledError, InputsLost)
 # A state so large is not fetched at every epoch's end to be looked at.
 _LOOKED_AT = 2**26
@@ -72,17 +80,41 @@ _LOOKED_AT = 2**26
 
 @dataclass
 class _Clock:
-    """What was reported of a clock so far."""
+    """What was reported of a clock so far, by ticket; None of one that is done and whose report was lost."""
 
-    tickets: set[tuple[int, int, int]] = field(default_factory=set)
-    report: Report = Report()
-    statistics: np.ndarray | None = None
+    parts: dict[TicketId, PartReport | None] = field(default_factory=dict)
 
-    def add(self, ticket: Ticket, part: PartReport) -> None:
-        self.tickets.add(ticket.id)
-        self.report = self.report + part.report
-        if part.statistics is not None:
-            self.statistics = part.statistics if self.statistics is None else self.statistics + part.statistics
+    @property
+    def heard(self) -> list[PartReport]:
+        """The reports, in an order that does not depend on when they came."""
+        return [part for _, part in sorted(self.parts.items()) if part is not None]
+
+    def report(self) -> Report:
+        """All of them together."""
+        return sum((part.report for part in self.heard), Report())
+
+    def statistics(self) -> np.ndarray | None:
+        """Validation statistics, if there are any."""
+        found = [part.statistics for part in self.heard if part.statistics is not None]
+        return sum(found[1:], found[0]) if found else None
+
+    def to_payload(self) -> list[Any]:
+        """For a checkpoint: the sums that the fit depends on, not what it took."""
+        found = []
+        for ticket, part in self.parts.items():
+            totals = None if part is None else part.report.totals
+            sums = None if totals is None else [totals.rows, totals.loss, totals.objective]
+            found.append([list(ticket), sums, None if part is None else part.statistics])
+        return found
+
+    @classmethod
+    def of(cls, payload: list[Any]) -> _Clock:
+        """What `to_payload` gave."""
+        parts = {}
+        for ticket, sums, statistics in payload:
+            report = None if sums is None else PartReport(Report(Totals(*sums)), 0.0, 0.0, statistics)
+            parts[tuple(ticket)] = report
+        return cls(parts)
 
 
 @dataclass
@@ -92,6 +124,24 @@ class _Running:
     lane: int
     address: str
     future: Future
+
+
+def clocks_for(train: float, sync: float, fewest: int) -> int:
+    """Into how many clocks a replica's epoch is cut: so many that messages take less than a tenth of its time.
+
+    Parameters
+    ----------
+    train, sync : float
+        Seconds of training in an epoch, and of messages in a clock.
+    fewest : int
+        What the staleness asks for, whatever the messages take.
+
+    Examples
+    --------
+    >>> clocks_for(train=10.0, sync=0.01, fewest=32), clocks_for(train=1.0, sync=0.01, fewest=32)
+    (100, 32)
+    """
+    return int(np.clip(_COMMUNICATION * train / max(sync, 1e-6), fewest, _MOST_CLOCKS))
 
 
 class AsynchronousFit:
@@ -128,9 +178,10 @@ class AsynchronousFit:
         self._next_runner = 0
         self._runners: dict[int, _Running] = {}
         self._recoveries = self._replaced = 0
-        self._reads: dict[tuple[int, int], Any] = {}
+        self._reads: dict[tuple[int, int], Read] = {}
         self._lost_runners: set[int] = set()
-        self._initial: dict[str, np.ndarray] = {}
+        self._begins: dict[int, dict[int, int]] = {}
+        self._snapshots: list[Any] | None = None
 
     # -- the story ------------------------------------------------------------------------------------
 
@@ -152,7 +203,8 @@ class AsynchronousFit:
         self._validation: np.ndarray | None = None
         self._cost = [0, 0.0, 0.0]
         self._reason: str | None = None
-        self._last_look = time.monotonic()
+        self._minimum = self._unheard = 0
+        self._expected: int | None = None
         saved = None if checkpoint is None else checkpoint.progress
         if saved is not None:
             self._resume(saved)
@@ -167,24 +219,33 @@ class AsynchronousFit:
             )
             if saved is not None and (schedule.rule.stopped.all() or self.teller.epochs >= schedule.max_epochs):
                 return self._again(saved, started, listeners)
-            self._start(agreed, None if saved is None else saved["shards"])
-            restarts = 0
-            while self._reason is None:
-                try:
-                    self._follow()
-                except Lost as loss:
-                    restarts += 1
-                    if restarts > _RESTARTS:
-                        raise RuntimeError(
-                            f"the parameter server lost all copies of a part of the parameters {restarts} times "
-                            f"({loss}): see the workers' logs; the fit cannot go on"
-                        ) from loss
-                    self._restart(loss)
-            agreed = self._finish()
+            agreed = self._carry_through(agreed)
+            assert self._reason is not None
             listeners.on_fit_end(
                 FitEnd(self._reason, self.teller.epochs, self.teller.all_rows, time.perf_counter() - started)
             )
         return Trained(agreed, max(self.teller.epochs, 1), self.teller.all_rows, self._reason, self.trace)
+
+    def _carry_through(self, agreed: Agreed) -> Agreed:
+        """Train to the end, from the last snapshot on where all copies of a shard are lost on the way."""
+        restarts, told = 0, self._emitted
+        while True:
+            try:
+                self._start(agreed)
+                self._follow()
+                return self._finish()
+            except (Lost, Unreachable, Refused) as loss:
+                restarts, told = (restarts + 1 if self._emitted == told else 1), self._emitted
+                if restarts > _RESTARTS:
+                    raise RuntimeError(
+                        f"the parameter server was lost {restarts} times one after another ({loss}): see the "
+                        "workers' logs for why they end; the fit cannot go on" + self._advice_to_resume()
+                    ) from loss
+                self._abandon(loss)
+
+    def _advice_to_resume(self) -> str:
+        saved = self.checkpoint is not None and self.checkpoint.has_something
+        return "; fit(X, y, resume=True) goes on from its checkpoint" if saved else ""
 
     def _stop_runners(self, group: Group) -> None:
         """After an error: let the replicas end, since a task that runs cannot be cancelled."""
@@ -192,8 +253,15 @@ class AsynchronousFit:
             for number in self._runners:
                 group.ledger("dismiss", number)
             wait([running.future for running in self._runners.values()], timeout=5.0)
-        except (Lost, TimeoutError, OSError, RuntimeError) as error:
+        except Exception as error:
+            # Whatever it is, the error that brought us here is the one to be told.
             logger.info("replicas may still run: %r", error)
+
+    def _check_epochs(self, saved: dict[str, Any]) -> None:
+        reached = saved["teller"]["epochs"] + (saved["teller"]["done"] > 0)
+        if reached > self.schedule.max_epochs:
+            assert self.checkpoint is not None
+            raise already_further(self.checkpoint, reached, self.schedule.max_epochs)
 
     def _again(self, saved: dict[str, Any], started: float, listeners: CallbackList) -> Trained:
         """The result of a fit that was over when it was saved."""
@@ -225,43 +293,19 @@ class AsynchronousFit:
 
     # -- starting and starting again --------------------------------------------------------------------
 
-    def _start(self, agreed: Agreed, snapshots: list[Any] | None) -> None:
+    def _start(self, agreed: Agreed) -> None:
         """Put the shards on the workers, open the epochs that are not over, and begin the runners."""
         strategy, schedule = self.strategy, self.schedule
-        self._await_workers()
-        workers = self.client.nthreads()
-        n_shards = strategy.shards or default_shards(self.layout.nbytes, len(workers))
-        tables = self._tables
-        if snapshots is None:
-            self._partition = Partition(tables, n_shards)
-            self._initial = {name: array.copy() for name, array in self.layout.flat(agreed.state).items()}
-            shards = [
-                Shard(
-                    index,
-                    values,
-                    tables,
-                    VectorClock(range(schedule.n_replicas), strategy.splits),
-                    optimizer=strategy.optimizer,
-                    staleness=strategy.staleness,
-                    generation=self._generation,
-                    record=strategy.trace,
-                )
-                for index, values in enumerate(self._partition.cut(self._initial))
-            ]
-            ledger = Ledger(
-                schedule.n_replicas, strategy.splits, strategy.staleness, strategy.reassign, self._speculate
-            )
-        else:
-            self._partition = Partition(tables, len(snapshots))
-            shards = [Shard.restore(snapshot) for snapshot in snapshots]
-            for shard in shards:
-                shard.generation = self._generation
-            ledger = Ledger.from_applied(
-                [shard.clock for shard in shards], strategy.staleness, strategy.reassign, self._speculate
-            )
-        self._snapshots: list[Any] = [shard.snapshot() for shard in shards]
+        workers = self._await_workers()
+        shards = self._shards(agreed, len(workers))
+        self._minimum = min(shard.clock.minimum for shard in shards)
+        ledger = Ledger.from_applied(
+            [shard.clock for shard in shards], strategy.staleness, strategy.reassign, strategy.speculate
+        )
+        self._fill_in([shard.clock for shard in shards])
         self._group = Group(self.client, backups=strategy.backups)
         self._group.start(shards, ledger)
+        del shards
         recipes = dict(enumerate(self.data.recipes))
         job = ReplicaJob(
             f"{self._token}",
@@ -278,19 +322,42 @@ class AsynchronousFit:
             schedule.holdout,
         )
         self._send_job(job)
-        known, self._plans = self._plans, []
-        for plan in known or [self._plan_of(1, 0)]:
-            self._open(plan)
-        if snapshots is not None:
-            self._fill_in()
+        if not self._plans:
+            self._plans.append(self._plan_of(1, 0))
+        # Before the first ticket can be claimed.
+        self._advise()
+        for plan in self._plans:
+            if plan.first + plan.clocks > self._minimum:
+                self._group.ledger("open", plan.epoch, plan.first, plan.clocks)
         for lane in range(schedule.n_replicas):
             self._spawn(lane)
 
-    @property
-    def _speculate(self) -> float | None:
-        # A ticket trained twice could be read by one shard's clock and not yet by another's: with staleness 0 every
-        # read is exact, so no ticket is trained twice while no worker is lost.
-        return None if self.strategy.staleness == 0 else self.strategy.speculate
+    def _shards(self, agreed: Agreed, n_workers: int) -> list[Shard]:
+        """The shards as they were when they were last seen, or new ones."""
+        strategy, tables = self.strategy, self._tables
+        if self._snapshots is not None:
+            self._partition = Partition(tables, len(self._snapshots))
+            shards = [Shard.restore(snapshot) for snapshot in self._snapshots]
+            for shard in shards:
+                shard.generation = self._generation
+            return shards
+        n_shards = strategy.shards or default_shards(self.layout.nbytes, n_workers)
+        self._partition = Partition(tables, n_shards)
+        return [
+            Shard(
+                index,
+                values,
+                tables,
+                VectorClock(range(self.schedule.n_replicas), strategy.splits),
+                optimizer=strategy.optimizer,
+                staleness=strategy.staleness,
+                generation=self._generation,
+                record=strategy.trace,
+                # They are sent away as they are.
+                copy=False,
+            )
+            for index, values in enumerate(self._partition.cut(self.layout.flat(agreed.state)))
+        ]
 
     def _send_job(self, job: ReplicaJob) -> None:
         self._local_job = job
@@ -309,44 +376,64 @@ class AsynchronousFit:
             return "max"
         return "add" if not self.strategy.sends_gradients or found.name in self.model.sloped else "sum"
 
-    def _restart(self, loss: Lost) -> None:
-        """All copies of a shard are gone: go back to the last snapshot, as a new generation."""
+    def _abandon(self, loss: Exception) -> None:
+        """All copies of a shard are gone: what there is goes on from the last snapshot, as a new generation."""
         logger.warning("%s; the fit goes back to its last snapshot", loss)
         for running in self._runners.values():
             running.future.cancel()
+        # What they had read and not told is not known.
+        self._lost_runners |= set(self._runners)
         self._runners.clear()
-        assert self._group is not None
-        self._group.close()
-        self._generation += 1
+        if self._group is not None:
+            self._group.close()
+            self._group = None
         self._recoveries += 1
-        self._start(Agreed(None), self._snapshots)
+        self._next_generation()
+
+    def _next_generation(self) -> None:
+        self._generation += 1
+        # Without a snapshot everything is trained again.
+        snapshots = self._snapshots or [{"index": k, "sequence": 0} for k in range(self._partition.n_shards)]
+        self._begins[self._generation] = {found["index"]: found["sequence"] for found in snapshots}
 
     def _resume(self, saved: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
+        self._check_epochs(saved)
         self.teller.restore(saved["teller"])
-        for name, value in saved["rule"].items():
-            setattr(self.schedule.rule, name, value)
+        self._expected = self.teller.epoch_rows
+        self.schedule.rule.restore(saved["rule"])
         self._plans = [EpochPlan(*plan) for plan in saved["plans"]]
+        self._clocks = {number: _Clock.of(clock) for number, clock in saved["clocks"]}
+        self._validation = saved["validation"]
         self._emitted = saved["emitted"]
-        self._generation = saved["generation"] + 1
         self._next_runner = saved["next_runner"]
         self._cost = list(saved["cost"])
+        self._snapshots = saved["shards"]
+        self._generation = saved["generation"]
+        self._begins = {generation: dict(begin) for generation, begin in saved["begins"]}
+        reads = map(Read.of, saved["reads"])
+        self._reads = {(read.runner, read.number): read for read in reads}
+        # Those that ran then were killed with the process.
+        self._lost_runners = set(range(self._next_runner))
+        self._next_generation()
 
-    def _fill_in(self) -> None:
-        """Count what the snapshot contains of clocks not yet told as reported; what it does not will be done again."""
-        clocks = [Shard.restore(snapshot).clock for snapshot in self._snapshots]
-        self._clocks.clear()
+    def _fill_in(self, clocks: list[VectorClock]) -> None:
+        """Keep the reports of what the shards contain; what they do not will be done, and reported, again.
+
+        What they contain and nobody has reported is counted as done.
+        """
+        known, self._clocks = self._clocks, {}
         for plan in self._plans:
             for number in range(max(plan.first, self._emitted), plan.first + plan.clocks):
+                parts = known.get(number, _Clock()).parts
                 done = {
-                    (number, lane, part)
+                    (number, lane, part): parts.get((number, lane, part))
                     for lane in range(self.schedule.n_replicas)
                     for part in range(self.strategy.splits)
                     if all(clock.finished(number, lane, part) for clock in clocks)
                 }
-                if not done:
-                    return
-                self._clocks[number] = _Clock(done, Report(Totals(0, *np.zeros((2, self.model.n_problems)))))
+                if done:
+                    self._clocks[number] = _Clock(done)
 
     # -- epochs -----------------------------------------------------------------------------------------
 
@@ -371,19 +458,13 @@ class AsynchronousFit:
         if strategy.clock_blocks is not None:
             return max(1, round(schedule.n_blocks / schedule.n_replicas / strategy.clock_blocks))
         tickets, train, sync = self._cost
-        fewest = max(_FEWEST_CLOCKS, 16 * (strategy.staleness or 0))
-        if not self.teller.epochs or not tickets:
-            return min(_MOST_CLOCKS, max(fewest, -(-schedule.n_blocks // schedule.n_replicas)))
+        first = max(_FEWEST_CLOCKS, 16 * (strategy.staleness or 0))
+        first = min(_MOST_CLOCKS, max(first, -(-schedule.n_blocks // schedule.n_replicas)))
+        # With staleness 0 the result must not depend on what was measured.
+        if not self.teller.epochs or not tickets or strategy.staleness == 0:
+            return first
         each = train / self.teller.epochs / schedule.n_replicas
-        return int(np.clip(_COMMUNICATION * each / max(sync / tickets, 1e-6) / strategy.splits, fewest, _MOST_CLOCKS))
-
-    def _open(self, plan: EpochPlan) -> None:
-        assert self._group is not None
-        self._plans.append(plan)
-        # Before the first ticket of the epoch can be claimed.
-        self._advise()
-        if plan.first + plan.clocks > self._emitted:
-            self._group.ledger("open", plan.epoch, plan.first, plan.clocks)
+        return clocks_for(each, sync / tickets * strategy.splits, max(_FEWEST_CLOCKS, 16 * (strategy.staleness or 0)))
 
     def _open_more(self) -> None:
         """Open the epochs that may begin now: one ahead, so that nobody waits at an epoch's end.
@@ -391,18 +472,23 @@ class AsynchronousFit:
         Not after the first, which decides how the others are cut; and not with staleness 0, where what an epoch's
         end decides must reach everybody at the same clock.
         """
-        last = self._plans[-1]
-        self._advise()
+        assert self._group is not None
         ahead = 1 if self.teller.epochs and self.strategy.staleness != 0 else 0
-        while last.epoch < min(self.teller.epochs + 1 + ahead, self.schedule.max_epochs):
-            last = self._plan_of(last.epoch + 1, last.first + last.clocks)
-            self._open(last)
+        fresh: list[EpochPlan] = []
+        while self._plans[-1].epoch < min(self.teller.epochs + 1 + ahead, self.schedule.max_epochs):
+            last = self._plans[-1]
+            fresh.append(self._plan_of(last.epoch + 1, last.first + last.clocks))
+            self._plans.append(fresh[-1])
+        # Before the first ticket of the epoch can be claimed.
+        self._advise()
+        for plan in fresh:
+            self._group.ledger("open", plan.epoch, plan.first, plan.clocks)
 
     def _advise(self) -> None:
         """Tell the runners how the epochs are cut and which problems are still trained."""
         assert self._group is not None
-        recent = [p for p in self._plans if p.epoch >= self.teller.epochs]
-        plans = {p.epoch: (p.first, p.clocks, p.mixed) for p in recent}
+        reached = min(self._minimum, self._emitted)
+        plans = {p.epoch: (p.first, p.clocks, p.mixed) for p in self._plans if p.first + p.clocks > reached}
         self._group.ledger("advise", {"plans": plans, "active": ~self.schedule.rule.stopped})
 
     # -- following --------------------------------------------------------------------------------------
@@ -410,20 +496,34 @@ class AsynchronousFit:
     def _follow(self) -> None:
         """Hear what was done, tell it on, and mend what was lost, until a reason to end."""
         behind_since: float | None = None
-        self._begin_epoch()
+        if self._reason is None:
+            self._catch_up()
         while self._reason is None:
-            assert self._group is not None
-            news = self._group.news(_NEWS)
-            for ticket, part in news.done:
-                self._note(ticket, part)
+            self._hear(_NEWS)
             # A report can be lost with the worker that held the ledger; what was done is known from the shards.
-            late = news.minimum > self._emitted and not self._complete(self._emitted)
+            late = self._minimum > self._emitted and not self._complete(self._emitted)
             behind_since = (behind_since or time.monotonic()) if late else None
-            given_up = behind_since is not None and time.monotonic() - behind_since > 2.0
+            given_up = behind_since is not None and time.monotonic() - behind_since > _UNHEARD
             while self._reason is None and (self._complete(self._emitted) or (given_up and late)):
                 late = False
                 self._tell(self._emitted)
             self._tend()
+
+    def _catch_up(self) -> None:
+        """Do what was to be done when a fit was broken off between the end of an epoch and the next."""
+        self._begin_epoch()
+        plan = self._current
+        if plan is None:
+            self._open_more()
+        elif self._emitted >= plan.first + plan.clocks:
+            self._judge()
+
+    def _hear(self, wait: float) -> None:
+        assert self._group is not None
+        news = self._group.news(wait)
+        self._minimum = max(self._minimum, news.minimum)
+        for ticket, part in news.done:
+            self._note(ticket, part)
 
     def _note(self, ticket: Ticket, part: PartReport) -> None:
         if part.read is not None:
@@ -432,25 +532,36 @@ class AsynchronousFit:
         if ticket.clock < self._emitted:
             return
         clock = self._clocks.setdefault(ticket.clock, _Clock())
-        if ticket.id not in clock.tickets:
-            clock.add(ticket, part)
+        if clock.parts.get(ticket.id) is None:
+            clock.parts[ticket.id] = part
             self._cost[0] += 1
             self._cost[1] += part.train_seconds
             self._cost[2] += part.sync_seconds
 
+    @property
+    def _tickets_of_clock(self) -> int:
+        return self.schedule.n_replicas * self.strategy.splits
+
+    @property
+    def _current(self) -> EpochPlan | None:
+        """The plan of the epoch that is being told of."""
+        return next((plan for plan in self._plans if plan.epoch == self.teller.epoch), None)
+
     def _complete(self, number: int) -> bool:
         clock = self._clocks.get(number)
-        return clock is not None and len(clock.tickets) == self.schedule.n_replicas * self.strategy.splits
+        return clock is not None and len(clock.parts) == self._tickets_of_clock
 
     def _tell(self, number: int) -> None:
         """A clock is over: tell the listeners, and judge the epoch if it was its last."""
         clock = self._clocks.pop(number, _Clock())
         nothing = Report(Totals(0, *np.zeros((2, self.model.n_problems))))
-        report = nothing + clock.report + Report(recoveries=self._recoveries)
+        report = nothing + clock.report() + Report(recoveries=self._recoveries)
         self._recoveries = self._replaced = 0
+        self._unheard += self._tickets_of_clock - len(clock.heard)
         self._emitted += 1
-        if clock.statistics is not None:
-            self._validation = clock.statistics + (0.0 if self._validation is None else self._validation)
+        statistics = clock.statistics()
+        if statistics is not None:
+            self._validation = statistics + (0.0 if self._validation is None else self._validation)
         if self.checkpoint is not None:
             self.checkpoint.tick()
         try:
@@ -458,39 +569,44 @@ class AsynchronousFit:
         except StopTraining:
             self._reason = "stopped"
             return
-        plan = next(p for p in self._plans if p.epoch == self.teller.epoch)
-        if self._emitted == plan.first + plan.clocks:
+        plan = self._current
+        if plan is not None and self._emitted == plan.first + plan.clocks:
             self._judge()
         if self._reason is None and self.checkpoint is not None and self.checkpoint.due:
             self.checkpoint.save(self._progress())
 
     def _begin_epoch(self) -> None:
         self.teller.begin(self.teller.epochs + 1, ~self.schedule.rule.stopped)
+        if not self.teller.done:
+            self._unheard = 0
 
     def _judge(self) -> None:
         """Let the rule see the epoch that is over."""
         rule, teller = self.schedule.rule, self.teller
-        if not teller.rows:
-            raise ValueError(
-                "Found array with 0 sample(s) while a minimum of 1 is required: no block has a row to train on"
-            )
+        self._check_rows()
         state = self._look()
         if trouble := self.model.divergence(state):
             raise ValueError(f"Floating-point under-/overflow occurred at epoch #{teller.epoch}. {trouble}")
         rates = self.model.learning_rates(state)
-        values, score = teller.objectives(), None
-        if self.schedule.holdout is not None:
-            if self._validation is None:
-                raise ValueError(
-                    "The validation set is empty: increase validation_fraction or the number of samples, "
-                    "or disable early_stopping."
-                )
-            values = self.model.scores(self._validation)
-            score, self._validation = float(values.mean()), None
-        decision = rule.update(values, self.schedule.holdout is not None, rates)
+        before, score = rule.progress(), None
+        if self.schedule.holdout is None:
+            judged = bool(teller.rows)
+            values = teller.objectives()
+        else:
+            judged = self._validation is not None
+            values = self.model.scores(self._validation) if self._validation is not None else teller.objectives()
+            score = float(values.mean()) if judged else None
+        if judged:
+            decision = rule.update(values, self.schedule.holdout is not None, rates)
+            try:
+                if decision.reduce_rate.any():
+                    self._change_rates(state, self.model.reduce_rates(state, decision.reduce_rate))
+            except (Lost, Unreachable, Refused):
+                # The epoch will be judged again.
+                rule.restore(before)
+                raise
+        self._validation = None
         teller.end(score, float(rates[0]))
-        if decision.reduce_rate.any():
-            self._change_rates(state, self.model.reduce_rates(state, decision.reduce_rate))
         if teller.stopped or rule.stopped.all():
             self._reason = "stopped" if teller.stopped else "converged"
         elif teller.epochs >= self.schedule.max_epochs:
@@ -499,36 +615,78 @@ class AsynchronousFit:
             self._begin_epoch()
             self._open_more()
             if self.layout.nbytes <= _LOOKED_AT:
-                assert self._group is not None
-                self._snapshots = self._group.snapshot()
+                progress = self._progress()
+                if self.checkpoint is not None:
+                    self.checkpoint.keep(progress)
+
+    def _check_rows(self) -> None:
+        """Raise where an epoch had no rows, or not as many as before the fit was resumed."""
+        rows = self.teller.rows
+        if self._unheard:
+            # Reports were lost with their workers: what is known of the epoch is not all of it.
+            return
+        if not rows:
+            raise ValueError(
+                "Found array with 0 sample(s) while a minimum of 1 is required: no block has a row to train on"
+            )
+        if self.checkpoint is not None and self._expected not in (None, rows):
+            raise of_other_rows(self.checkpoint, self._expected, rows)
+        if self.schedule.holdout is not None and self._validation is None:
+            raise ValueError(
+                "The validation set is empty: increase validation_fraction or the number of samples, "
+                "or disable early_stopping."
+            )
 
     def _look(self) -> Any:
-        """The parameters as they are now; of a very large state what the rule needs."""
+        """The parameters as they are now; of a very large state only what is small, the rest zeros that take no room.
+
+        A large state is not looked at for divergence: its losses are, by the rule.
+        """
         assert self._group is not None
-        return self.layout.state(self._partition.join(self._group.views()))
+        least = self._emitted if self.strategy.staleness == 0 else None
+        if self.layout.nbytes <= _LOOKED_AT:
+            return self.layout.state(self._partition.join(self._group.views(least=least)))
+        small = [f.name for f in self.layout.fields if f.size * f.dtype.itemsize <= _LOOKED_AT // 64]
+        values = self._partition.join(self._group.views(small, least))
+        absent = {
+            f.name: np.broadcast_to(f.dtype.type(0), (f.size,)) for f in self.layout.fields if f.name not in values
+        }
+        return self.layout.state(values | absent)
 
     def _change_rates(self, old: Any, new: Any) -> None:
         assert self._group is not None
-        changes = self.layout.changes(self.layout.flat(old), new, 1.0)
-        updates = {name: Update(change) for name, change in changes.items() if name == "eta"}
-        token = f"{self._token}-rates-{self.teller.epochs}"
+        updates = {"eta": Update((new.eta - old.eta).reshape(-1))}
+        token = f"{self._token}-rates-{self.teller.epoch}"
         for index, part in enumerate(self._partition.cut_updates(updates)):
             self._group.push(index, Push(self._generation, -1, None, part, token))
 
     def _progress(self) -> dict[str, Any]:
         """All that is needed to go on from here in another process."""
         assert self._group is not None
-        self._snapshots, rule = self._group.snapshot(), self.schedule.rule
+        self._snapshots = self._snapshot()
         return {
             "shards": self._snapshots,
             "plans": [[p.epoch, p.first, p.clocks, p.mixed] for p in self._plans if p.epoch >= self.teller.epochs],
+            "clocks": [[number, clock.to_payload()] for number, clock in self._clocks.items()],
+            "validation": self._validation,
+            "begins": [[generation, list(begin.items())] for generation, begin in self._begins.items()],
+            "reads": [read.to_list() for read in self._reads.values()],
             "teller": self.teller.progress(),
-            "rule": {"best": rule.best, "stalled": rule.stalled, "stopped": rule.stopped},
+            "rule": self.schedule.rule.progress(),
             "emitted": self._emitted,
             "generation": self._generation,
             "next_runner": self._next_runner,
             "cost": list(self._cost),
         }
+
+    def _snapshot(self) -> list[Any]:
+        """A snapshot of each shard; with staleness 0 all of the same clock, from which every read is exact again."""
+        assert self._group is not None
+        for _ in range(_SNAPSHOTS):
+            snapshots = self._group.snapshot()
+            if self.strategy.staleness != 0 or len({found["contained"] for found in snapshots}) == 1:
+                break
+        return snapshots
 
     # -- workers ----------------------------------------------------------------------------------------
 
@@ -570,18 +728,11 @@ class AsynchronousFit:
                 logger.warning("the cluster has no worker: waiting %.0f s for one", _PATIENCE)
                 told = True
             if time.monotonic() > deadline:
-                if self.checkpoint is not None and self._snapshots:
-                    self._save_last()
                 raise RuntimeError(
                     f"the cluster has had no worker for {_PATIENCE:.0f} s: start workers, or look at their logs for "
-                    "why they ended (often the memory limit), and fit again"
-                    + ("" if self.checkpoint is None else " with resume=True")
+                    "why they ended (often the memory limit), and fit again" + self._advice_to_resume()
                 )
             time.sleep(0.2)
-
-    def _save_last(self) -> None:
-        assert self.checkpoint is not None
-        logger.warning("the last snapshot of the fit is kept in its checkpoint")
 
     def _tend(self) -> None:
         """Replace what was lost, and move work to workers that came."""
@@ -637,38 +788,42 @@ class AsynchronousFit:
         assert self._group is not None and self._reason is not None
         after = self.teller.epochs if self._reason != "stopped" or not self.teller.done else self.teller.epoch - 1
         self._group.ledger("close", after)
-        deadline = time.monotonic() + _PATIENCE
-        while self._runners and time.monotonic() < deadline:
-            for _, part in self._group.news(0.05).done:
-                if part.read is not None:
-                    self._reads[part.read.runner, part.read.number] = part.read
-            changes = self._group.tend()
-            for number, running in list(self._runners.items()):
-                if running.future.status == "error":
-                    error = running.future.exception()
-                    if isinstance(error, _GONE):
-                        self._renew_job()
-                    elif not isinstance(error, _UNSERVED):
-                        raise explained(error)
-                if running.address in changes.lost:
-                    self._lost_runners.add(number)
-                if running.address in changes.lost or running.future.status != "pending":
-                    del self._runners[number]
-                    self._group.ledger("leave", number)
-            if not self._runners and not self._group.ledger("over"):
-                # What a lost runner had begun is finished by another.
-                self._spawn(0)
-        self._snapshots = self._group.snapshot()
-        shards = [Shard.restore(snapshot) for snapshot in self._snapshots]
-        state = self.layout.state(self._partition.join([shard.view().values for shard in shards]))
+        while not self._group.ledger("over"):
+            self._hear(0.05)
+            # What a lost runner had begun is finished by another.
+            self._tend()
+        self._dismiss()
+        # The last clocks of staleness 0 are applied when they are asked for.
+        state = self.layout.state(self._partition.join(self._group.views()))
         if trouble := self.model.divergence(state):
             raise ValueError(f"Floating-point under-/overflow occurred at epoch #{self.teller.epoch}. {trouble}")
         if self.strategy.trace:
-            self.trace = self._traced(shards)
+            self.trace = self._traced([Shard.restore(snapshot) for snapshot in self._snapshot()])
         if self.checkpoint is not None and not self.checkpoint.fresh:
             # One that a listener stopped is not finished.
             self.checkpoint.save(self._progress(), None if self._reason == "stopped" else self._reason)
         return Agreed(state)
+
+    def _dismiss(self) -> None:
+        """All is done: wait for the replicas that hear so now, but not for those that others have overtaken."""
+        assert self._group is not None
+        # What compression has held back comes at a replica's end.
+        end = time.monotonic() + (_LEAVE if self.strategy.compression is None else _PATIENCE)
+        entered = set(self._group.ledger("entered"))
+        while self._runners and time.monotonic() < end:
+            self._hear(0.05)
+            lost = self._group.tend().lost
+            for number, running in list(self._runners.items()):
+                if running.address in lost:
+                    self._lost_runners.add(number)
+                if running.address in lost or running.future.status != "pending" or number not in entered:
+                    running.future.cancel()
+                    del self._runners[number]
+        self._hear(0.0)
+        for number, running in self._runners.items():
+            self._lost_runners.add(number)
+            running.future.cancel()
+        self._runners.clear()
 
     def _traced(self, shards: list[Shard]) -> Trace:
         logs = {
@@ -682,5 +837,6 @@ class AsynchronousFit:
             n_shards=len(shards),
             reads=list(self._reads.values()),
             logs=logs,
+            begins=self._begins,
             lost=sorted(self._lost_runners),
         )

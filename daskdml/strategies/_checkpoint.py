@@ -65,6 +65,8 @@ class Checkpoint:
         self.history: dict[str, Any] | None = None if found is None else found["history"]
         self._identity: Mapping[str, str] = {} if found is None else found["identity"]
         self._listener: History | None = None
+        self._kept: tuple[Mapping[str, Any], int] | None = None
+        self._saved = False
         self._rounds = 0
         self._since = time.monotonic()
 
@@ -132,27 +134,67 @@ class Checkpoint:
         finished : str, optional
             Why the fit is over, where it is.
         """
+        self._write(progress, None, finished)
+
+    def keep(self, progress: Mapping[str, Any]) -> None:
+        """Hold on to what may be saved later, should the fit not get so far: see :meth:`save_kept`.
+
+        Its arrays must not be changed afterwards.
+        """
+        assert self._listener is not None
+        self._kept = progress, self._listener.n_rounds
+
+    def save_kept(self) -> None:
+        """A fit ends before its time: write what was kept since the last save, if anything was."""
+        if self._kept is not None:
+            self._write(*self._kept)
+            logger.warning("the fit was broken off: what it had reached at its last epoch is in %s", self.store.url)
+
+    def _write(self, progress: Mapping[str, Any], rounds: int | None, finished: str | None = None) -> None:
         assert self.start is not None and self._listener is not None
         payload = {
             "identity": dict(self._identity),
             "start": self.start.to_payload(),
             "progress": dict(progress),
-            "history": self._listener.to_columns(),
+            "history": self._listener.to_columns(rounds),
             "finished": finished,
         }
         try:
             self.store.save(payload)
+            self._saved = True
         except TypeError:
             raise
         except Exception as error:
             # Each file system has errors of its own. Hours of training are worth more than one checkpoint.
             logger.warning("no checkpoint could be written to %s (%r): the fit goes on", self.store.url, error)
+        self._kept = None
         self._rounds, self._since = 0, time.monotonic()
+
+    @property
+    def has_something(self) -> bool:
+        """Whether there is, or will be, something in the store to go on from."""
+        return self._saved or self._kept is not None or self.progress is not None
 
     @property
     def fresh(self) -> bool:
         """Whether nothing was trained since the last save, or since what was found."""
         return self._rounds == 0
+
+
+def already_further(checkpoint: Checkpoint, epoch: int, max_epochs: int) -> CheckpointError:
+    """The error of a fit that is to end before it was saved."""
+    return CheckpointError(
+        f"the checkpoint in {checkpoint.store.url} is in epoch {epoch} already and max_iter={max_epochs}: raise "
+        "max_iter, or fit without resume to begin anew"
+    )
+
+
+def of_other_rows(checkpoint: Checkpoint, before: int | None, now: int) -> CheckpointError:
+    """The error of a fit that goes on with other data, noticed when they had been read."""
+    return CheckpointError(
+        f"the checkpoint in {checkpoint.store.url} is of another fit: it had {before} rows to train on, and these "
+        f"data have {now}. Resume it with its own data, or fit without resume to begin anew"
+    )
 
 
 def _short(value: Any) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +28,8 @@ from daskdml.server import (
     Update,
     as_compression,
     flush,
+    thinned,
+    withdraw,
 )
 from daskdml.strategies._blocks import BlockReader
 from daskdml.strategies._plan import Holdout, Piece, Work, cut, mixed_shares, plan_replica, shares
@@ -35,6 +38,8 @@ from daskdml.strategies._work import Blocks, Report
 
 # Updates a runner has trained and not yet heard of; more would hide a server that cannot keep up.
 _IN_FLIGHT = 2
+# Reports a runner sends again where the ledger that had them is lost.
+_REPORTED = 32
 # Seconds a claim waits at the server for something to do.
 _CLAIM_WAIT = 2.0
 
@@ -209,6 +214,8 @@ class _Push:
     """An update on its way, and what to report once it is there."""
 
     sent: Any
+    whole: dict[str, Update]
+    updates: dict[str, Update]
     ticket: Ticket
     report: PartReport
 
@@ -232,13 +239,18 @@ class _Runner:
         self.reader = BlockReader(job.blocks, job.inputs)
         self.plans = _Plans(job)
         self.own = Own(start.runner)
+        self._largest = {f.name for f in self.layout.fields if f.largest}
         self.compression = as_compression(job.strategy.compression)
         self.residual: dict[str, np.ndarray] = {}
+        self._residual_lock = threading.Lock()
         self.scale = job.strategy.scale if job.strategy.scale is not None else 1.0 / job.n_replicas
         self.reads = 0
         # What the ledger gave and has not been told of.
         self._holding: list[Ticket] = []
         self._holding_lock = threading.Lock()
+        # The last reports, and which ledger they went to: the driver may not have fetched them when it is lost.
+        self._reported: deque[tuple[Ticket, PartReport]] = deque(maxlen=_REPORTED)
+        self._ledger_told = parameters.directory.ledger
         self._failure: BaseException | None = None
         self._outbox: queue.Queue[_Push | None] = queue.Queue(_IN_FLIGHT)
         self._sender = threading.Thread(target=self._send, name="daskdml-push", daemon=True)
@@ -262,6 +274,10 @@ class _Runner:
         with self._holding_lock:
             holding = list(self._holding)
         answer = self._ledger("claim", self.start.runner, self.start.lane, holding, _CLAIM_WAIT)
+        if self.parameters.directory.ledger != self._ledger_told:
+            self._ledger_told = self.parameters.directory.ledger
+            for ticket, report in list(self._reported):
+                self._ledger("done", self.start.runner, ticket, report)
         if isinstance(answer.ticket, Ticket):
             with self._holding_lock:
                 self._holding.append(answer.ticket)
@@ -276,12 +292,23 @@ class _Runner:
         reading = self.parameters.read(ticket.clock, self.own)
         synced = time.perf_counter()
         assert advice.active is not None
-        updates, report, statistics = self._learn(work, reading, advice.active)
+        whole, report, statistics = learn(
+            self.job.model,
+            self.layout,
+            work,
+            reading.values,
+            advice.active,
+            self.scale,
+            self._visit,
+            self.job.strategy,
+        )
+        updates = self._packed(whole)
         trained = time.perf_counter()
         # Remembered before it is sent, so that this runner's next read contains it.
         sent = self.parameters.note(self.own, ticket, updates)
         traffic = self.parameters.take_traffic()
         report = report + Report(
+            **vars(self.reader.take_loaded()),
             gate_seconds=gate_seconds,
             sent_bytes=traffic.sent_bytes,
             received_bytes=traffic.received_bytes,
@@ -291,7 +318,7 @@ class _Runner:
         )
         read = self._read_of(ticket, reading) if self.job.strategy.trace else None
         part = PartReport(report, trained - synced, synced - started, statistics, read)
-        self._put(_Push(sent, ticket, part))
+        self._put(_Push(sent, whole, updates, ticket, part))
 
     def _read_of(self, ticket: Ticket, reading: Reading) -> Read:
         self.reads += 1
@@ -305,22 +332,23 @@ class _Runner:
             self.reads,
         )
 
-    def _learn(
-        self, work: Work, reading: Reading, active: np.ndarray
-    ) -> tuple[dict[str, Update], Report, np.ndarray | None]:
-        """The update that the rows of ``work`` make, and what it took."""
-        before = reading.values
-        updates, report, statistics = learn(
-            self.job.model, self.layout, work, before, active, self.scale, self._visit, self.job.strategy
-        )
+    def _packed(self, updates: dict[str, Update]) -> dict[str, Update]:
+        """Updates as they are sent: compressed, and where few entries are not 0, those only."""
+        sent = updates
         if self.compression is not None:
-            updates, self.residual = self.compression.compress(updates, self.residual, self.job.partition.tables)
-        loaded = self.reader.take_loaded()
-        return (
-            updates,
-            report + Report(None, 0.0, **vars(loaded)),
-            statistics,
-        )
+            with self._residual_lock:
+                sent, self.residual = self.compression.compress(updates, self.residual, self.job.partition.tables)
+        if not self.job.strategy.ignores_zeros:
+            return sent
+        # A maximum is no change, and 0 may be one.
+        return {n: u if u.keys is not None or n in self._largest else thinned(u.values) for n, u in sent.items()}
+
+    def _withdraw(self, push: _Push, answers: list[Any]) -> None:
+        """Another runner's update of a ticket counts in the place of this one, at some shards."""
+        for shard, answer in enumerate(answers):
+            if answer.status == "duplicate":
+                with self._residual_lock:
+                    withdraw(self.residual, push.whole, push.updates, self.job.partition, shard)
 
     def _visit(self, work: Work) -> Iterator[tuple[Block, Piece, np.ndarray]]:
         pieces = work.pieces
@@ -346,12 +374,16 @@ class _Runner:
             if self._failure is not None:
                 continue
             try:
-                self.parameters.push(self.own, push.sent, self.job.generation)
+                answers = self.parameters.push(self.own, push.sent, self.job.generation)
+                if self.compression is not None:
+                    self._withdraw(push, answers)
+                self._reported.append((push.ticket, push.report))
                 self._ledger("done", self.start.runner, push.ticket, push.report)
                 with self._holding_lock:
                     self._holding.remove(push.ticket)
             except BaseException as error:
                 self._failure = error
+                self.own.give_up()
 
     def _check(self) -> None:
         if self._failure is not None:

@@ -49,7 +49,11 @@ class Asynchronous(BaseEstimator):
             raise ValueError(f"{self._who}: give clock_rows or clock_blocks, not both")
         if self.backups not in (0, 1):
             raise ValueError(f"{self._who}: backups must be 0 or 1, got {self.backups!r}")
-        as_compression(self.compression)
+        if as_compression(self.compression) is not None and self.staleness == 0:
+            raise ValueError(
+                f"{self._who}: compression sends parts of an update later, and with staleness 0 every read has to "
+                "contain all of it: use a staleness of 1 or more, or compression=None"
+            )
         if self.sends_gradients:
             state = model.init()
             model.slopes(state, model.zero_gradient(state))
@@ -62,6 +66,11 @@ class Asynchronous(BaseEstimator):
     def sends_gradients(self) -> bool:
         """Whether replicas send gradients to an optimizer of the server, or what their own steps changed."""
         return as_optimizer(self.optimizer) != as_optimizer("add")
+
+    @property
+    def ignores_zeros(self) -> bool:
+        """Whether an update of 0 is none, so that it need not be sent."""
+        return bool(as_optimizer(self.optimizer).ignores_zeros)
 
     @property
     def needs_server(self) -> bool:

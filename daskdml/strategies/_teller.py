@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,7 @@ class Teller:
 
     def progress(self) -> dict[str, Any]:
         """All that is needed to go on telling."""
-        return {name: getattr(self, name) for name in _SUMS}
+        return deepcopy({name: getattr(self, name) for name in _SUMS})
 
     def restore(self, progress: dict[str, Any]) -> None:
         """Go on from what :meth:`progress` gave."""

@@ -10,10 +10,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from daskdml.checkpoint import CheckpointError
 from daskdml.models import Model
 from daskdml.monitor import CallbackList, FitEnd, FitInfo, StoppingRule
-from daskdml.strategies._checkpoint import Checkpoint
+from daskdml.strategies._checkpoint import Checkpoint, already_further, of_other_rows
 from daskdml.strategies._plan import Holdout, Piece, Work, mixed_shares, plan_epoch, shares
 from daskdml.strategies._strategy import Agreed, OnRound, Synchronous
 from daskdml.strategies._teller import Teller
@@ -165,14 +164,10 @@ class _Keeper:
         found = self.checkpoint.progress
         self.teller.restore(found["teller"])
         self._expected = self.teller.epoch_rows
-        for name, value in found["rule"].items():
-            setattr(self.schedule.rule, name, value)
+        self.schedule.rule.restore(found["rule"])
         reached = self.teller.epochs + (self.teller.done > 0)
         if reached > self.schedule.max_epochs:
-            raise CheckpointError(
-                f"the checkpoint in {self.checkpoint.store.url} is in epoch {reached} already and "
-                f"max_iter={self.schedule.max_epochs}: raise max_iter, or fit without resume to begin anew"
-            )
+            raise already_further(self.checkpoint, reached, self.schedule.max_epochs)
         logger.info("the fit goes on after %d epochs and %d rounds", self.teller.epochs, self.teller.done)
         return Agreed(type(agreed.state)(**found["state"]), found["memory"])
 
@@ -182,11 +177,7 @@ class _Keeper:
         Lengths may be unknown until the data have been read: then it is here that other data are noticed.
         """
         if self.checkpoint is not None and self._expected not in (None, self.teller.rows):
-            raise CheckpointError(
-                f"the checkpoint in {self.checkpoint.store.url} is of another fit: it had {self._expected} rows to "
-                f"train on, and these data have {self.teller.rows}. Resume it with its own data, or fit without "
-                "resume to begin anew"
-            )
+            raise of_other_rows(self.checkpoint, self._expected, self.teller.rows)
 
     def on_round(self, report: Report, fetch: Callable[[], Agreed]) -> None:
         """Tell of a round, then save what was agreed on in it, if that is due."""
@@ -201,6 +192,8 @@ class _Keeper:
         """The end of an epoch that is not the last."""
         if self.checkpoint is not None and self.checkpoint.due:
             self._save(agreed)
+        elif self.checkpoint is not None:
+            self.checkpoint.keep(self._progress(agreed))
 
     def on_end(self, agreed: Agreed, reason: str) -> None:
         """The end of the fit; one that a listener stopped is not finished."""
@@ -209,11 +202,12 @@ class _Keeper:
 
     def _save(self, agreed: Agreed, finished: str | None = None) -> None:
         assert self.checkpoint is not None
-        rule = self.schedule.rule
-        progress = {
+        self.checkpoint.save(self._progress(agreed), finished)
+
+    def _progress(self, agreed: Agreed) -> dict[str, Any]:
+        return {
             "state": agreed.state._asdict(),
             "memory": agreed.memory,
-            "rule": {"best": rule.best, "stalled": rule.stalled, "stopped": rule.stopped},
+            "rule": self.schedule.rule.progress(),
             "teller": self.teller.progress(),
         }
-        self.checkpoint.save(progress, finished)

@@ -2,11 +2,13 @@
 
 import os
 import signal
+import threading
 import time
 
 import numpy as np
 import pytest
 
+from daskdml.cluster import retire
 from daskdml.server import (
     Group,
     Ledger,
@@ -22,6 +24,7 @@ from daskdml.server import (
     Update,
     VectorClock,
 )
+from daskdml.server._actors import ShardHost
 
 TABLES = (Table("w", 5000, "float64"),)
 ONES = {"w": Update(np.ones(2500))}
@@ -131,9 +134,19 @@ def test_a_worker_is_emptied_and_retired(start):
     for clock in range(3):
         push(group, clock)
     address = group.directory.primaries[0].address
-    retired = group.retire([address])
-    assert address in retired
-    group.tend()
+    over = threading.Event()
+
+    def tend():
+        while not over.wait(0.02):
+            group.tend()
+
+    tending = threading.Thread(target=tend)
+    tending.start()
+    try:
+        assert retire(address, client) == [address]
+    finally:
+        over.set()
+        tending.join()
     assert all(ref.address != address for ref in group.directory.hosts)
     assert (group.views()[0]["w"] == 3).all()
 
@@ -145,3 +158,40 @@ def test_an_attempt_to_retire_a_worker_succeeds_when_repeated(start):
     until(lambda: group.tend() and all(ref.address != address for ref in group.directory.hosts))
     # As adapt() does: it asks again until Dask agrees.
     until(lambda: address in client.retire_workers([address]))
+
+
+def test_an_actor_that_is_not_wanted_any_more_before_it_began_does_not_bind_its_worker(start):
+    client, group = start()
+    addresses = [address for address in client.nthreads() if address != group.directory.primaries[0].address]
+    refs = [group._begin(ShardHost, address) for address in addresses]
+    for ref in refs:
+        group._forget(ref)
+    until(lambda: group.tend() and not group._unwanted)
+
+    def counted(dask_scheduler):
+        return {ts.key for ws in dask_scheduler.workers.values() for ts in ws.actors}
+
+    until(lambda: not {ref.key for ref in refs} & client.run_on_scheduler(counted))
+
+
+def test_with_one_worker_about_to_leave_nothing_is_put_on_it(start):
+    client, group = start(2)
+    address = group.directory.primaries[0].address
+    group.move_off(address)
+    for _ in range(20):
+        group.tend()
+        time.sleep(0.02)
+    assert all(ref.address != address for ref in group.directory.hosts)
+
+
+def test_reports_move_with_the_ledger(start):
+    client, group = start()
+    group.ledger("open", 1, 0, 3)
+    ticket = group.ledger("claim", 7, 0, [], 1.0).ticket
+    group.ledger("done", 7, ticket, "what it did")
+    old = group.directory.ledger
+    group.move_off(old.address)
+    assert group.directory.ledger != old
+    assert group.news(1.0).done == [(ticket, "what it did")]
+    # What is done stays so.
+    assert group.ledger("claim", 7, 0, [], 1.0).ticket != ticket

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskdml.server._optimizers import OPTIMIZERS, AdaGrad, Adam, Add, FTRLProximal, Momentum, as_optimizer
+from daskdml.server._tables import thinned
 
 # One value and its gradients in, the values after each step out.
 
@@ -206,3 +207,19 @@ def test_names():
         as_optimizer("sgd")
     with pytest.raises(TypeError, match="add its class to OPTIMIZERS"):
         as_optimizer(Adam)
+
+
+@pytest.mark.parametrize("name", [name for name, cls in OPTIMIZERS.items() if cls.ignores_zeros])
+def test_what_is_0_need_not_be_sent(name):
+    rng = np.random.default_rng(0)
+    whole, thin = (rng.standard_normal(3000) for _ in range(2))
+    thin[:] = whole
+    optimizer = as_optimizer(name)
+    states = [optimizer.init(whole), optimizer.init(thin)]
+    for _ in range(5):
+        grad = np.where(rng.random(3000) < 0.01, rng.standard_normal(3000), 0.0)
+        update = thinned(grad)
+        assert update.keys is not None and update.nbytes < 0.5 * grad.nbytes
+        optimizer.step(whole, states[0], None, grad)
+        optimizer.step(thin, states[1], update.keys, update.values)
+    np.testing.assert_allclose(thin, whole, rtol=1e-12)

@@ -6,11 +6,15 @@ import threading
 import time
 
 import dask.array as da
+import dask.dataframe as dd
 import numpy as np
 import pytest
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from daskdml import ASP, ESSP, SSP, Averaging
+from daskdml.checkpoint import CheckpointError
 from daskdml.data import Block
 from daskdml.linear_model import SGDClassifier, SGDRegressor
 from daskdml.models import Layout, LinearModel
@@ -24,6 +28,8 @@ N, D, BLOCKS = 8000, 12, 8
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((N, D))
 Y = (X @ RNG.standard_normal(D) + 2.5 * RNG.standard_normal(N) > 0).astype(int)
+# The labels are noisy: nobody gets them all right.
+BEST = LogisticRegression().fit(X, Y).score(X, Y)
 CLOCK = {"n_replicas": 4, "clock_rows": 250}
 WAITLESS = [SSP(0, **CLOCK), SSP(2, **CLOCK), SSP(1, splits=2, **CLOCK), ESSP(2, **CLOCK), ASP(**CLOCK)]
 
@@ -32,9 +38,13 @@ def lazy(n_blocks=BLOCKS):
     return da.from_array(X, chunks=(N // n_blocks, D)), da.from_array(Y, chunks=N // n_blocks)
 
 
-def fitted(strategy, epochs=2, **params):
+def estimator(strategy, epochs=2, **params):
     defaults = {"loss": "log_loss", "learning_rate": "adagrad", "tol": None, "random_state": 0}
-    return SGDClassifier(max_iter=epochs, strategy=strategy, **(defaults | params)).fit(*lazy())
+    return SGDClassifier(max_iter=epochs, strategy=strategy, **(defaults | params))
+
+
+def fitted(strategy, epochs=2, **params):
+    return estimator(strategy, epochs, **params).fit(*lazy())
 
 
 def loss_of(clf):
@@ -83,27 +93,41 @@ def test_staleness_0_is_bit_identical(client):
 @pytest.mark.parametrize("optimizer", ["adagrad", "adam", "momentum", "ftrl"])
 def test_an_optimizer_of_the_server_learns(client, optimizer):
     clf = fitted(SSP(1, optimizer=optimizer, **CLOCK), 8, learning_rate="constant", eta0=0.1)
-    assert clf.score(X, Y) > 0.85
+    assert clf.score(X, Y) > BEST - 0.03
 
 
 @pytest.mark.parametrize("compression", ["float16", "topk"])
 def test_compressed_updates_learn(client, compression):
-    wide = np.pad(X, ((0, 0), (0, 5000)))
-    data = da.from_array(wide, chunks=(N // BLOCKS, wide.shape[1])), lazy()[1]
+    n = 1600
+    noise = 0.01 * np.random.default_rng(1).standard_normal((n, 5000), dtype="f4")
+    wide, labels = np.hstack([X[:n].astype("f4"), noise]), Y[:n]
+    data = da.from_array(wide, chunks=(n // BLOCKS, wide.shape[1])), da.from_array(labels, chunks=n // BLOCKS)
     sent = {}
     for kind in (None, compression):
         clf = SGDClassifier(
             loss="log_loss",
             learning_rate="constant",
             eta0=0.05,
-            max_iter=2,
+            max_iter=5,
             tol=None,
             random_state=0,
-            strategy=SSP(1, compression=kind, **CLOCK),
+            strategy=SSP(1, compression=kind, n_replicas=4, clock_rows=50),
         ).fit(*data)
-        assert clf.score(wide, Y) > 0.9
+        assert clf.score(wide, labels) > BEST - 0.05
         sent[kind] = clf.history_["sent_bytes"].sum()
     assert sent[compression] < 0.6 * sent[None]
+
+
+def test_of_sparse_data_only_what_changed_is_sent(client):
+    features = sparse.random(N, 20_000, density=2e-4, format="csr", random_state=0, dtype=np.float32)
+    parts = [features[at : at + N // BLOCKS] for at in range(0, N, N // BLOCKS)]
+    blocks = da.concatenate([da.from_array(part, chunks=part.shape, asarray=False) for part in parts])
+    params = {"loss": "log_loss", "learning_rate": "constant", "eta0": 0.1, "alpha": 0.0, "tol": None}
+    clf = SGDClassifier(max_iter=1, random_state=0, strategy=SSP(1, **CLOCK), **params).fit(blocks, lazy()[1])
+    whole = 4 * 8 * features.shape[1] * clf.coef_.itemsize
+    # About 1000 of the 20000 weights in a clock of 250 rows, each with its key.
+    assert clf.history_["sent_bytes"].sum() < 0.25 * whole
+    assert np.count_nonzero(clf.coef_) > 10_000
 
 
 def test_a_recorded_run_is_replayed_bit_for_bit(client):
@@ -224,24 +248,81 @@ def test_a_killed_worker_costs_no_update(process_client, strategy):
     assert loss_of(clf) < 1.1 * loss_of(fitted(strategy.set_params(trace=False), 4))
 
 
-def test_resumed_after_an_interruption(client, tmp_path):
-    class Die(Callback):
-        def on_round_end(self, event):
-            if event.round == 11:
-                raise ConnectionError("interrupted")
+class Die(Callback):
+    def __init__(self, at, error=ConnectionError):
+        self.at, self.error = at, error
 
+    def on_round_end(self, event):
+        if event.round == self.at:
+            raise self.error
+
+
+@pytest.mark.parametrize("strategy", [SSP(2, **CLOCK), ESSP(1, splits=2, **CLOCK), ASP(**CLOCK)], ids=repr)
+@pytest.mark.parametrize("at", [11, 16])
+def test_resumed_after_an_interruption(client, tmp_path, strategy, at):
+    strategy = strategy.set_params(trace=True)
     params = {"checkpoint": tmp_path, "checkpoint_every": "2 rounds"}
     with pytest.raises(ConnectionError):
-        fitted(SSP(2, **CLOCK), 3, callbacks=[Die()], **params)
-    clf = SGDClassifier(
-        loss="log_loss",
-        learning_rate="adagrad",
-        tol=None,
-        max_iter=3,
-        strategy=SSP(2, **CLOCK),
-        random_state=0,
-        **params,
-    ).fit(*lazy(), resume=True)
+        fitted(strategy, 3, callbacks=[Die(at)], **params)
+    clf = estimator(strategy, 3, **params).fit(*lazy(), resume=True)
+    told = check_trace(clf.trace_, strategy)
+    strategy.set_params(trace=False)
+    assert told["applied"] == 3 * 8 * 4 * strategy.splits
     assert clf.n_iter_ == 3
     assert len(clf.history_) == 24
-    assert loss_of(clf) < 1.1 * loss_of(fitted(SSP(2, **CLOCK), 3))
+    assert loss_of(clf) < 1.1 * loss_of(fitted(strategy, 3))
+
+
+@pytest.mark.parametrize("staleness", [0, 2])
+def test_a_finished_fit_goes_on_under_a_larger_max_iter(client, tmp_path, staleness):
+    strategy = SSP(staleness, **CLOCK)
+    first = fitted(strategy, 2, checkpoint=tmp_path)
+    again = estimator(strategy, 2, checkpoint=tmp_path).fit(*lazy(), resume=True)
+    assert (first.coef_ == again.coef_).all() and again.n_iter_ == 2
+    longer = estimator(strategy, 4, checkpoint=tmp_path).fit(*lazy(), resume=True)
+    assert longer.n_iter_ == 4 and len(longer.history_) == 32
+    if staleness == 0:
+        assert (longer.coef_ == fitted(strategy, 4).coef_).all()
+    with pytest.raises(CheckpointError, match="in epoch 4 already and max_iter=3"):
+        estimator(strategy, 3, checkpoint=tmp_path).fit(*lazy(), resume=True)
+
+
+@pytest.mark.parametrize("at", [3, 8, 16])
+def test_what_a_listener_stopped_goes_on(client, tmp_path, at):
+    stopped = fitted(SSP(2, **CLOCK), 4, checkpoint=tmp_path, callbacks=[Die(at, StopTraining)])
+    assert len(stopped.history_) == at
+    clf = estimator(SSP(2, **CLOCK), 4, checkpoint=tmp_path).fit(*lazy(), resume=True)
+    assert clf.n_iter_ == 4 and len(clf.history_) == 32
+
+
+@pytest.mark.parametrize("strategy", [SSP(1, **CLOCK), SSP(1, n_replicas=4, clock_blocks=2)], ids=repr)
+def test_a_validation_score_outlives_an_interruption(client, tmp_path, strategy):
+    params = {"checkpoint": tmp_path, "checkpoint_every": "1 round", "early_stopping": True}
+    rounds = len(fitted(strategy, 1, early_stopping=True).history_)
+    with pytest.raises(ConnectionError):
+        fitted(strategy, 3, callbacks=[Die(2 * rounds)], **params)
+    clf = estimator(strategy, 3, **params).fit(*lazy(), resume=True)
+    assert clf.n_iter_ == 3 and clf.history_["validation_score"].notna().sum() == 3
+
+
+def test_other_rows_than_the_first_fit_had_are_noticed(client, tmp_path):
+    fitted(SSP(1, **CLOCK), 1, checkpoint=tmp_path)
+    frame = dd.from_dask_array(da.hstack([lazy()[0], lazy()[1][:, None]]))
+    shorter = frame[frame[0] < 1]
+    with pytest.raises(CheckpointError, match="is of another fit"):
+        estimator(SSP(1, **CLOCK), 2, checkpoint=tmp_path).fit(
+            shorter.values[:, :-1], shorter.values[:, -1], resume=True
+        )
+
+
+def test_staleness_0_does_not_depend_on_what_was_measured(client):
+    fits = [fitted(SSP(0, n_replicas=4), 3) for _ in range(3)]
+    assert all((fit.coef_ == fits[0].coef_).all() for fit in fits)
+
+
+def test_a_long_task_of_the_users_does_not_hold_up_the_end(client):
+    sleeping = client.submit(time.sleep, 8, workers=[min(client.nthreads())])
+    start = time.perf_counter()
+    fitted(SSP(2, **CLOCK), 1)
+    assert time.perf_counter() - start < 6
+    sleeping.result()
