@@ -1,21 +1,25 @@
 """Fits whose workers are killed: each must end, near the loss of a fit that nobody disturbed.
 
-Three worker processes train by SSP; in every fit one or two are killed with SIGKILL at random moments, among them
-those that hold shards or the ledger. In one fit of the run the cluster scales between 1 and 4 workers by itself.
-Measured is the loss beside that of the undisturbed fit, and how long no update was acknowledged after a kill.
+Three worker processes train by SSP on Parquet files; in every fit one or two are killed with SIGKILL at random moments,
+among them those that hold shards or the ledger. In the last fit the cluster scales between 1 and 4 workers by itself
+as well, as `adapt` does, retiring workers that hold shards. Measured is the loss beside that of the undisturbed fit,
+and how long no clock ended after a kill, beyond what a clock takes. The run fails where a fit does not end in a minute,
+is worse than the undisturbed one by more than 1 %, or the median recovery takes a second.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import threading
 import time
 import warnings
 from typing import Any
 
-import dask.array as da
+import dask.dataframe as dd
 import numpy as np
+import pandas as pd
 from distributed import Client
 
 from benchmarks._measure import keep, median, table
@@ -41,14 +45,17 @@ class Pace(Callback):
         self.begun.set()
 
 
-def data(n: int) -> tuple[Any, Any, np.ndarray, np.ndarray]:
+def data(n: int, folder: str) -> tuple[pd.DataFrame, pd.Series]:
+    """Write the rows to files that every worker can read."""
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((n, FEATURES))
-    y = (X @ rng.standard_normal(FEATURES) + rng.standard_normal(n) > 0).astype(int)
-    return da.from_array(X, chunks=(n // 12, FEATURES)), da.from_array(y, chunks=n // 12), X, y
+    X = pd.DataFrame(rng.standard_normal((n, FEATURES), dtype=np.float32)).add_prefix("x")
+    y = (X @ rng.standard_normal(FEATURES) + 4 * rng.standard_normal(n) > 0).astype(int)
+    for part, rows in enumerate(np.array_split(np.arange(n), 12)):
+        X.iloc[rows].assign(y=y.iloc[rows]).to_parquet(f"{folder}/{part:02d}.parquet")
+    return X, y
 
 
-def log_loss(clf: Any, X: np.ndarray, y: np.ndarray) -> float:
+def log_loss(clf: Any, X: pd.DataFrame, y: pd.Series) -> float:
     from sklearn.metrics import log_loss
 
     return float(log_loss(y, clf.predict_proba(X)))
@@ -67,6 +74,18 @@ def estimator(pace: Pace, epochs: int) -> SGDClassifier:
     )
 
 
+def scale(client: Client, over: threading.Event) -> None:
+    """As an adaptive cluster does: another number of workers every second, whatever these hold."""
+    cluster = client.cluster
+    for wanted in (4, 2, 1, 3, 4, 1, 3):
+        cluster.adapt(minimum=wanted, maximum=wanted, interval="200ms", wait_count=1)
+        if over.wait(1.5):
+            break
+    cluster.adapt(minimum=WORKERS, maximum=WORKERS, interval="200ms", wait_count=1)
+    over.wait(30)
+    cluster._adaptive.stop()
+
+
 def kill_some(client: Client, pace: Pace, seed: int, kills: list[float], over: threading.Event) -> None:
     """One or two workers, each at a random moment once training goes on."""
     rng = np.random.default_rng(seed)
@@ -82,8 +101,11 @@ def kill_some(client: Client, pace: Pace, seed: int, kills: list[float], over: t
         os.kill(int(rng.choice(pids)), signal.SIGKILL)
 
 
-def disturbed(client: Client, X: Any, y: Any, epochs: int, seed: int, kill: bool) -> tuple[Any, Pace, list[float]]:
-    pace, kills, over = Pace(), [], threading.Event()
+def disturbed(
+    client: Client, X: Any, y: Any, epochs: int, seed: int, kill: bool, adapt: bool = False
+) -> tuple[Any, Pace, list[float]]:
+    pace, over = Pace(), threading.Event()
+    kills: list[float] = []
     clf = estimator(pace, epochs)
     failures: list[BaseException] = []
 
@@ -95,16 +117,17 @@ def disturbed(client: Client, X: Any, y: Any, epochs: int, seed: int, kill: bool
             failures.append(error)
 
     thread = threading.Thread(target=fit, daemon=True)
-    killer = threading.Thread(target=kill_some, args=(client, pace, seed, kills, over), daemon=True)
-    thread.start()
-    if kill:
-        killer.start()
+    others = [threading.Thread(target=kill_some, args=(client, pace, seed, kills, over), daemon=True)] if kill else []
+    if adapt:
+        others.append(threading.Thread(target=scale, args=(client, over), daemon=True))
+    for each in (thread, *others):
+        each.start()
     thread.join(BOUND)
     over.set()
     if thread.is_alive():
         raise TimeoutError(f"fit {seed} has not ended in {BOUND:.0f} s")
-    if kill:
-        killer.join()
+    for each in others:
+        each.join()
     if failures:
         raise failures[0]
     return clf, pace, kills
@@ -119,25 +142,32 @@ def recovery(pace: Pace, kill: float) -> float | None:
 
 def run(full: bool = False) -> None:
     warnings.simplefilter("ignore")
-    fits, epochs = (20, 12) if full else (4, 8)
-    X, y, plain_X, plain_y = data(60_000)
+    # Rows enough for many clocks in each second, and epochs enough that the loss moves no more.
+    fits, epochs = (20, 20) if full else (4, 16)
     rows: list[list[Any]] = []
     times: list[float] = []
-    with local(WORKERS, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        local(WORKERS, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client,
+    ):
+        plain_X, plain_y = data(60_000, folder)
+        frame = dd.read_parquet(folder)
+        X, y = frame.drop(columns="y"), frame["y"]
         client.wait_for_workers(WORKERS)
         clf, pace, _ = disturbed(client, X, y, epochs, 0, kill=False)
         wanted = log_loss(clf, plain_X, plain_y)
         for seed in range(fits):
             client.wait_for_workers(WORKERS, timeout=60)
+            adapt = seed == fits - 1
             start = time.perf_counter()
-            clf, pace, kills = disturbed(client, X, y, epochs, seed, kill=True)
+            clf, pace, kills = disturbed(client, X, y, epochs, seed, kill=True, adapt=adapt)
             seconds = time.perf_counter() - start
             found = [r for k in kills if (r := recovery(pace, k)) is not None]
             times += found
             loss = log_loss(clf, plain_X, plain_y)
             rows.append(
                 [
-                    seed,
+                    f"{seed}, adapting" if adapt else seed,
                     len(kills),
                     int(clf.history_["recoveries"].sum()),
                     f"{seconds:.1f}",
@@ -147,10 +177,11 @@ def run(full: bool = False) -> None:
                 ]
             )
             print(*rows[-1], flush=True)
-            if abs(loss / wanted - 1) > 0.01:
+            if loss > 1.01 * wanted:
                 raise AssertionError(f"fit {seed}: log-loss {loss} against {wanted} undisturbed")
-    headings = ["fit", "kills", "replaced", "s", "log-loss", "of the undisturbed", "recovery, s"]
+    headings = ["fit", "kills", "recoveries", "s", "log-loss", "of the undisturbed", "recovery, s"]
     text = table(headings, rows)
-    if times:
-        text += f"\n\nMedian recovery {median(times):.2f} s, longest {max(times):.2f} s; undisturbed {wanted:.5f}."
+    text += f"\n\nMedian recovery {median(times):.2f} s, longest {max(times):.2f} s; undisturbed {wanted:.5f}."
     keep("chaos", {"fits": rows, "recovery_s": times, "undisturbed": wanted}, text)
+    if median(times) >= 1.0:
+        raise AssertionError(f"the median recovery took {median(times):.2f} s")

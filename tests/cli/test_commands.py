@@ -174,3 +174,23 @@ def test_checkpoints_that_cannot_be(options, complaint, table, tmp_path, monkeyp
     result = run("train", to_csv(table, tmp_path), "--target", "amount", *options)
     assert result.exit_code == 2 and complaint in result.stderr and len(result.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("strategy", ["ssp", "essp", "asp"])
+def test_strategies_on_the_parameter_server(strategy, table, tmp_path):
+    staleness = [] if strategy == "asp" else ["--staleness", 2]
+    told = trained(to_parquet(table, tmp_path), "--target", "kind", "--strategy", strategy, *staleness, "--replicas", 2)
+    assert told["strategy"] == strategy and told["replicas"] == 2
+    assert told["test"]["accuracy"] > told["baseline"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--strategy", "asp", "--staleness", 2), "a staleness is for the strategies ssp and essp, not for 'asp'"),
+        (("--strategy", "ssp", "--staleness", -1), "the staleness is -1; it must be at least 0"),
+    ],
+)
+def test_a_staleness_that_cannot_be(options, complaint, table, tmp_path):
+    result = run("train", to_csv(table, tmp_path), "--target", "amount", *options)
+    assert result.exit_code == 2 and complaint in result.stderr and len(result.stderr.strip().splitlines()) == 1

@@ -329,9 +329,14 @@ def test_a_fitted_estimator_with_a_path_is_saved(tmp_path):
 DRIVER = """
 import sys, time
 import dask.array as da, numpy as np
-from daskdml import Averaging
+from daskdml import SSP, Averaging
 from daskdml.linear_model import SGDClassifier
 from daskdml.monitor import Callback
+
+STRATEGIES = {
+    "averaging": Averaging(3, rounds_per_epoch=4, outer_lr=0.9, outer_momentum=0.3),
+    "ssp": SSP(1, n_replicas=3, clock_rows=1000),
+}
 
 class Count(Callback):
     rounds = 0
@@ -342,17 +347,22 @@ def make(delay, block_info=None):
     time.sleep(delay)
     return np.random.default_rng(block_info[None]["chunk-location"][0]).standard_normal((1000, 8))
 
-def fit(delay, resume, **params):
+def label(x):
+    # Not separable: the loss has a bottom.
+    return (x.sum(axis=1) + 3 * np.sin(1e4 * x[:, 0]) > 0).astype(int)
+
+def fit(delay, resume, strategy, **params):
     X = da.map_blocks(make, delay, chunks=((1000,) * 12, (8,)), dtype=float, meta=np.empty((0, 8)))
-    y = X.map_blocks(lambda x: (x.sum(axis=1) > 0).astype(int), drop_axis=1, dtype=int, meta=np.empty(0, dtype=int))
-    strategy = Averaging(3, rounds_per_epoch=4, outer_lr=0.9, outer_momentum=0.3)
+    y = X.map_blocks(label, drop_axis=1, dtype=int, meta=np.empty(0, dtype=int))
+    strategy = STRATEGIES[strategy]
     clf = SGDClassifier("log_loss", max_iter=5, tol=None, random_state=0, strategy=strategy, memory_budget=0, **params)
     return clf.fit(X, y, resume=resume)
 
 if __name__ == "__main__":
-    place, out, delay, resume = sys.argv[1:]
+    place, out, delay, resume, strategy = sys.argv[1:]
     count = Count()
-    clf = fit(float(delay), resume == "resume", checkpoint=place, checkpoint_every="1 round", callbacks=[count])
+    params = {"checkpoint": place, "checkpoint_every": "1 round", "callbacks": [count]}
+    clf = fit(float(delay), resume == "resume", strategy, **params)
     np.savez(out, coef=clf.coef_, intercept=clf.intercept_, loss=clf.history_["loss"], rounds=count.rounds)
 """
 
@@ -363,10 +373,11 @@ def driver(tmp_path, *arguments):
     return subprocess.Popen([sys.executable, str(tmp_path / "driver.py"), *map(str, arguments)], env=environment)
 
 
-def test_the_driver_is_killed_and_another_process_goes_on(tmp_path):
+@pytest.mark.parametrize("strategy", ["averaging", "ssp"])
+def test_the_driver_is_killed_and_another_process_goes_on(tmp_path, strategy):
     (tmp_path / "driver.py").write_text(textwrap.dedent(DRIVER))
     place, out = tmp_path / "checkpoints", tmp_path / "out.npz"
-    first = driver(tmp_path, place, out, 0.03, "anew")
+    first = driver(tmp_path, place, out, 0.03, "anew", strategy)
     try:
         deadline = time.monotonic() + 120
         # Past the first epoch, in the middle of the second or later.
@@ -377,16 +388,19 @@ def test_the_driver_is_killed_and_another_process_goes_on(tmp_path):
         first.send_signal(signal.SIGKILL)
         first.wait()
     assert not out.exists()
-    assert driver(tmp_path, place, out, 0.0, "resume").wait(120) == 0
+    assert driver(tmp_path, place, out, 0.0, "resume", strategy).wait(120) == 0
     again = np.load(out)
     sys.path.insert(0, str(tmp_path))
     try:
         import driver as module
 
-        whole = module.fit(0.0, False)
+        whole = module.fit(0.0, False, strategy)
     finally:
         sys.path.remove(str(tmp_path))
         sys.modules.pop("driver", None)
     assert again["rounds"] < 20 - 5
+    if strategy == "ssp":
+        assert again["loss"][-4:].mean() < 1.01 * whole.history_["loss"].iloc[-4:].mean()
+        return
     assert (again["coef"] == whole.coef_).all() and (again["intercept"] == whole.intercept_).all()
     assert (again["loss"] == whole.history_["loss"]).all()
