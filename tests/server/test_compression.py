@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskdml.server._compression import COMPRESSIONS, Compression, Float16, TopK, as_compression, flush
-from daskdml.server._tables import Table, Update
+from daskdml.server._compression import COMPRESSIONS, Compression, Float16, TopK, as_compression, flush, withdraw
+from daskdml.server._tables import Partition, Table, Update
 
 SIZE = 5000
 EACH = [Float16(), TopK(0.01), TopK(1.0)]
@@ -145,3 +145,31 @@ def test_names_and_objects():
         as_compression(16)
     with pytest.raises(ValueError, match="fraction=0 is outside"):
         TopK(0)
+
+
+@pytest.mark.parametrize("compression", EACH, ids=repr)
+def test_of_an_update_that_a_shard_did_not_take_nothing_is_sent_and_nothing_before_it_is_lost(compression):
+    partition = Partition((table("float64"),), 2)
+    edge = partition.range("w", 1)[0]
+    wanted, received, residual = np.zeros(SIZE), np.zeros(SIZE), {}
+    flying = None
+    for seed in range(20):
+        updates = random_update(seed, dtype="float64")
+        sent, residual = compression.compress(updates, residual, partition.tables)
+        taken = [seed % 3 != 0, seed % 4 != 0]
+        mask = np.arange(SIZE) < edge
+        counts = np.where(mask, taken[0], taken[1])
+        received += dense(sent["w"]) * counts
+        wanted += updates["w"].values * counts
+        if flying is not None:
+            # The answer comes when the next update has been compressed already.
+            before, went, answers = flying
+            for shard in [shard for shard, took in enumerate(answers) if not took]:
+                withdraw(residual, before, went, partition, shard)
+        flying = updates, sent, taken
+    before, went, answers = flying
+    for shard in [shard for shard, took in enumerate(answers) if not took]:
+        withdraw(residual, before, went, partition, shard)
+    rest = flush(residual)
+    received += dense(rest["w"]) if rest else 0
+    np.testing.assert_allclose(received, wanted, atol=1e-9)
