@@ -5,7 +5,7 @@ from daskdml.server._clock import Ticket, VectorClock
 from daskdml.server._compression import Float16, TopK, as_compression, flush, withdraw
 from daskdml.server._ledger import Ledger, Stop
 from daskdml.server._optimizers import OPTIMIZERS, AdaGrad, Adam, Add, FTRLProximal, Momentum, as_optimizer
-from daskdml.server._placement import Group, Lost
+from daskdml.server._placement import Changes, Group, Lost
 from daskdml.server._remote import Directory, Refused, Remote, Unreachable
 from daskdml.server._shard import Push, Shard, View
 from daskdml.server._tables import Partition, Table, Update, default_shards, thinned
@@ -16,6 +16,7 @@ __all__ = [
     "AdaGrad",
     "Adam",
     "Add",
+    "Changes",
     "Directory",
     "FTRLProximal",
     "Float16",

@@ -48,10 +48,11 @@ class Lost(RuntimeError):
 
 @dataclass
 class Changes:
-    """What happened to the cluster since it was last asked, and how many things were replaced for it."""
+    """What happened to the cluster since it was last asked, who is there, and how many things were replaced."""
 
     lost: set[str] = field(default_factory=set)
     joined: set[str] = field(default_factory=set)
+    present: set[str] = field(default_factory=set)
     recovered: int = 0
 
 
@@ -105,6 +106,7 @@ class Group:
         self._busy: set[str] = set()
         # When somebody last tried to retire a worker.
         self._leaving: dict[str, float] = {}
+        self._changes = Changes()
         self._membership = _Membership()
         self._subscribed: set[str] = set()
         self._lock = threading.RLock()
@@ -253,9 +255,8 @@ class Group:
         self._let_go()
         with self._lock:
             changes, self._changes = self._changes, Changes()
+            changes.present = set(self._alive)
         return changes
-
-    _changes = Changes()
 
     def _mend(self) -> None:
         with self._membership.lock:
@@ -266,7 +267,8 @@ class Group:
             return
         with self._lock:
             self._alive = present
-            fresh = self._changes = Changes(self._changes.lost | lost, self._changes.joined | joined)
+            fresh = self._changes
+            fresh.lost, fresh.joined = fresh.lost | lost, fresh.joined | joined
             self._leaving = {a: since for a, since in self._leaving.items() if a in present}
             self._listen()
             for address in lost:

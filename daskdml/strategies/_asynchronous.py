@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import uuid
-from concurrent.futures import CancelledError
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from distributed import Client, Future, wait
-from distributed.client import FutureCancelledError
-from distributed.comm.core import CommClosedError
+from distributed import Client
 
 from daskdml.data import Dataset, release_cache
 from daskdml.models import Field, Layout, Model, Totals
@@ -26,7 +22,6 @@ from daskdml.server import (
     Push,
     Read,
     Refused,
-    ServerLost,
     Shard,
     Table,
     Ticket,
@@ -36,13 +31,13 @@ from daskdml.server import (
     VectorClock,
     default_shards,
 )
-from daskdml.strategies._blocks import InputsLost
 from daskdml.strategies._checkpoint import Checkpoint, already_further, of_other_rows
-from daskdml.strategies._limits import budget, explained
-from daskdml.strategies._replica import Begin, EpochPlan, PartReport, ReplicaJob, run_replica
+from daskdml.strategies._clocks import FEWEST_CLOCKS, MOST_CLOCKS, Clock, clocks_for
+from daskdml.strategies._limits import budget
+from daskdml.strategies._replica import EpochPlan, PartReport, ReplicaJob
+from daskdml.strategies._runners import Runners
 from daskdml.strategies._ssp import Asynchronous
 from daskdml.strategies._strategy import Agreed
-from daskdml.strategies._tasks import carry
 from daskdml.strategies._teller import Teller
 from daskdml.strategies._train import MIXED_BYTES, MIXING, Schedule, Trained
 from daskdml.strategies._work import Blocks, Report
@@ -53,95 +48,12 @@ logger = logging.getLogger("daskdml")
 _NEWS = 0.1
 # Seconds it waits for reports of what the shards have: those that a lost worker had not told are lost with it.
 _UNHEARD = 0.3
-# Seconds without any worker before the fit fails.
-_PATIENCE = 60.0
-# The part of a replica's time that messages may take, where the clock's size is chosen.
-_COMMUNICATION = 0.1
-# Clocks of a replica in an epoch: at least, and so many in the first, before anything is measured; and at most. What
-# is read lags by up to the staleness in clocks: where those are large parts of an epoch, replicas learn the same thing
-# several times over, and overshoot.
-_FEWEST_CLOCKS = 32
-_MOST_CLOCKS = 1024
 # New starts of a fit from a snapshot, after all copies of a shard were lost, before it gives up.
 _RESTARTS = 5
-# Seconds to wait at the end for replicas that train what others have done already.
-_LEAVE = 5.0
 # Tries to get a snapshot of every shard at the same clock.
 _SNAPSHOTS = 20
-# Runners a replica may lose before a clock is finished.
-_REPLACED = 10
-# A runner that ends so has lost what it works with, and another one goes on.
-_UNSERVED = (ServerLost, Refused, Unreachable)
-TicketId = tuple[int, int, int]
-_GONE = (CancelledError, asyncio.CancelledError, CommClosedError, FutureCancelledError, InputsLost)
 # A state so large is not fetched at every epoch's end to be looked at.
 _LOOKED_AT = 2**26
-
-
-@dataclass
-class _Clock:
-    """What was reported of a clock so far, by ticket; None of one that is done and whose report was lost."""
-
-    parts: dict[TicketId, PartReport | None] = field(default_factory=dict)
-
-    @property
-    def heard(self) -> list[PartReport]:
-        """The reports, in an order that does not depend on when they came."""
-        return [part for _, part in sorted(self.parts.items()) if part is not None]
-
-    def report(self) -> Report:
-        """All of them together."""
-        return sum((part.report for part in self.heard), Report())
-
-    def statistics(self) -> np.ndarray | None:
-        """Validation statistics, if there are any."""
-        found = [part.statistics for part in self.heard if part.statistics is not None]
-        return sum(found[1:], found[0]) if found else None
-
-    def to_payload(self) -> list[Any]:
-        """For a checkpoint: the sums that the fit depends on, not what it took."""
-        found = []
-        for ticket, part in self.parts.items():
-            totals = None if part is None else part.report.totals
-            sums = None if totals is None else [totals.rows, totals.loss, totals.objective]
-            found.append([list(ticket), sums, None if part is None else part.statistics])
-        return found
-
-    @classmethod
-    def of(cls, payload: list[Any]) -> _Clock:
-        """What `to_payload` gave."""
-        parts = {}
-        for ticket, sums, statistics in payload:
-            report = None if sums is None else PartReport(Report(Totals(*sums)), 0.0, 0.0, statistics)
-            parts[tuple(ticket)] = report
-        return cls(parts)
-
-
-@dataclass
-class _Running:
-    """A runner as a Dask task."""
-
-    lane: int
-    address: str
-    future: Future
-
-
-def clocks_for(train: float, sync: float, fewest: int) -> int:
-    """Into how many clocks a replica's epoch is cut: so many that messages take less than a tenth of its time.
-
-    Parameters
-    ----------
-    train, sync : float
-        Seconds of training in an epoch, and of messages in a clock.
-    fewest : int
-        What the staleness asks for, whatever the messages take.
-
-    Examples
-    --------
-    >>> clocks_for(train=10.0, sync=0.01, fewest=32), clocks_for(train=1.0, sync=0.01, fewest=32)
-    (100, 32)
-    """
-    return int(np.clip(_COMMUNICATION * train / max(sync, 1e-6), fewest, _MOST_CLOCKS))
 
 
 class AsynchronousFit:
@@ -172,14 +84,11 @@ class AsynchronousFit:
         self.trace: Trace | None = None
         self._blocks_plan, self._cache = budget(client, data, model, memory_budget)
         self._token = uuid.uuid4().hex[:12]
-        self._inputs = None if data.self_contained else data.travelling_inputs(client)
+        self._runners = Runners(client, data, self._token, self._advice_to_resume)
         self._group: Group | None = None
         self._generation = 0
-        self._next_runner = 0
-        self._runners: dict[int, _Running] = {}
-        self._recoveries = self._replaced = 0
+        self._recoveries = 0
         self._reads: dict[tuple[int, int], Read] = {}
-        self._lost_runners: set[int] = set()
         self._begins: dict[int, dict[int, int]] = {}
         self._snapshots: list[Any] | None = None
 
@@ -198,7 +107,7 @@ class AsynchronousFit:
         self.schedule, self.checkpoint = schedule, checkpoint
         self.teller = Teller(listeners, self.model)
         self._plans: list[EpochPlan] = []
-        self._clocks: dict[int, _Clock] = {}
+        self._clocks: dict[int, Clock] = {}
         self._emitted = 0
         self._validation: np.ndarray | None = None
         self._cost = [0, 0.0, 0.0]
@@ -247,16 +156,6 @@ class AsynchronousFit:
         saved = self.checkpoint is not None and self.checkpoint.has_something
         return "; fit(X, y, resume=True) goes on from its checkpoint" if saved else ""
 
-    def _stop_runners(self, group: Group) -> None:
-        """After an error: let the replicas end, since a task that runs cannot be cancelled."""
-        try:
-            for number in self._runners:
-                group.ledger("dismiss", number)
-            wait([running.future for running in self._runners.values()], timeout=5.0)
-        except Exception as error:
-            # Whatever it is, the error that brought us here is the one to be told.
-            logger.info("replicas may still run: %r", error)
-
     def _check_epochs(self, saved: dict[str, Any]) -> None:
         reached = saved["teller"]["epochs"] + (saved["teller"]["done"] > 0)
         if reached > self.schedule.max_epochs:
@@ -279,9 +178,8 @@ class AsynchronousFit:
 
     def close(self) -> None:
         """Give back what the fit holds on the cluster."""
-        if self._group is not None and self._runners and self.client.status == "running":
-            self._stop_runners(self._group)
-        self._runners.clear()
+        if self._group is not None and self.client.status == "running":
+            self._runners.stop()
         if self._group is not None:
             self._group.close()
             self._group = None
@@ -296,7 +194,7 @@ class AsynchronousFit:
     def _start(self, agreed: Agreed) -> None:
         """Put the shards on the workers, open the epochs that are not over, and begin the runners."""
         strategy, schedule = self.strategy, self.schedule
-        workers = self._await_workers()
+        workers = self._runners.await_workers()
         shards = self._shards(agreed, len(workers))
         self._minimum = min(shard.clock.minimum for shard in shards)
         ledger = Ledger.from_applied(
@@ -312,7 +210,7 @@ class AsynchronousFit:
             strategy,
             self.model,
             Blocks(recipes, {}, self._cache, self._blocks_plan),
-            self._inputs,
+            self._runners.inputs,
             self._partition,
             self._generation,
             schedule.n_replicas,
@@ -321,7 +219,6 @@ class AsynchronousFit:
             MIXING,
             schedule.holdout,
         )
-        self._send_job(job)
         if not self._plans:
             self._plans.append(self._plan_of(1, 0))
         # Before the first ticket can be claimed.
@@ -329,8 +226,7 @@ class AsynchronousFit:
         for plan in self._plans:
             if plan.first + plan.clocks > self._minimum:
                 self._group.ledger("open", plan.epoch, plan.first, plan.clocks)
-        for lane in range(schedule.n_replicas):
-            self._spawn(lane)
+        self._runners.begin(self._group, job, schedule.n_replicas)
 
     def _shards(self, agreed: Agreed, n_workers: int) -> list[Shard]:
         """The shards as they were when they were last seen, or new ones."""
@@ -359,17 +255,6 @@ class AsynchronousFit:
             for index, values in enumerate(self._partition.cut(self.layout.flat(agreed.state)))
         ]
 
-    def _send_job(self, job: ReplicaJob) -> None:
-        self._local_job = job
-        self._job = self.client.submit(carry, job, pure=False)
-
-    def _renew_job(self) -> None:
-        """Bring to the cluster again what a lost worker had of the data, and tell new runners where it is."""
-        if self._inputs is not None:
-            self.data.forget_lost()
-            self._inputs = self._local_job.inputs = self.data.travelling_inputs(self.client)
-        self._send_job(self._local_job)
-
     def _op(self, found: Field) -> str:
         """How an update of an array meets it: an optimizer changes what has a gradient, counts are summed."""
         if found.largest:
@@ -379,11 +264,7 @@ class AsynchronousFit:
     def _abandon(self, loss: Exception) -> None:
         """All copies of a shard are gone: what there is goes on from the last snapshot, as a new generation."""
         logger.warning("%s; the fit goes back to its last snapshot", loss)
-        for running in self._runners.values():
-            running.future.cancel()
-        # What they had read and not told is not known.
-        self._lost_runners |= set(self._runners)
-        self._runners.clear()
+        self._runners.abandon()
         if self._group is not None:
             self._group.close()
             self._group = None
@@ -403,10 +284,10 @@ class AsynchronousFit:
         self._expected = self.teller.epoch_rows
         self.schedule.rule.restore(saved["rule"])
         self._plans = [EpochPlan(*plan) for plan in saved["plans"]]
-        self._clocks = {number: _Clock.of(clock) for number, clock in saved["clocks"]}
+        self._clocks = {number: Clock.of(clock) for number, clock in saved["clocks"]}
         self._validation = saved["validation"]
         self._emitted = saved["emitted"]
-        self._next_runner = saved["next_runner"]
+        self._runners.next = saved["next_runner"]
         self._cost = list(saved["cost"])
         self._snapshots = saved["shards"]
         self._generation = saved["generation"]
@@ -414,7 +295,7 @@ class AsynchronousFit:
         reads = map(Read.of, saved["reads"])
         self._reads = {(read.runner, read.number): read for read in reads}
         # Those that ran then were killed with the process.
-        self._lost_runners = set(range(self._next_runner))
+        self._runners.lost = set(range(self._runners.next))
         self._next_generation()
 
     def _fill_in(self, clocks: list[VectorClock]) -> None:
@@ -425,7 +306,7 @@ class AsynchronousFit:
         known, self._clocks = self._clocks, {}
         for plan in self._plans:
             for number in range(max(plan.first, self._emitted), plan.first + plan.clocks):
-                parts = known.get(number, _Clock()).parts
+                parts = known.get(number, Clock()).parts
                 done = {
                     (number, lane, part): parts.get((number, lane, part))
                     for lane in range(self.schedule.n_replicas)
@@ -433,7 +314,7 @@ class AsynchronousFit:
                     if all(clock.finished(number, lane, part) for clock in clocks)
                 }
                 if done:
-                    self._clocks[number] = _Clock(done)
+                    self._clocks[number] = Clock(done)
 
     # -- epochs -----------------------------------------------------------------------------------------
 
@@ -458,13 +339,13 @@ class AsynchronousFit:
         if strategy.clock_blocks is not None:
             return max(1, round(schedule.n_blocks / schedule.n_replicas / strategy.clock_blocks))
         tickets, train, sync = self._cost
-        first = max(_FEWEST_CLOCKS, 16 * (strategy.staleness or 0))
-        first = min(_MOST_CLOCKS, max(first, -(-schedule.n_blocks // schedule.n_replicas)))
+        first = max(FEWEST_CLOCKS, 16 * (strategy.staleness or 0))
+        first = min(MOST_CLOCKS, max(first, -(-schedule.n_blocks // schedule.n_replicas)))
         # With staleness 0 the result must not depend on what was measured.
         if not self.teller.epochs or not tickets or strategy.staleness == 0:
             return first
         each = train / self.teller.epochs / schedule.n_replicas
-        return clocks_for(each, sync / tickets * strategy.splits, max(_FEWEST_CLOCKS, 16 * (strategy.staleness or 0)))
+        return clocks_for(each, sync / tickets * strategy.splits, max(FEWEST_CLOCKS, 16 * (strategy.staleness or 0)))
 
     def _open_more(self) -> None:
         """Open the epochs that may begin now: one ahead, so that nobody waits at an epoch's end.
@@ -531,7 +412,7 @@ class AsynchronousFit:
             self._reads[part.read.runner, part.read.number] = part.read
         if ticket.clock < self._emitted:
             return
-        clock = self._clocks.setdefault(ticket.clock, _Clock())
+        clock = self._clocks.setdefault(ticket.clock, Clock())
         if clock.parts.get(ticket.id) is None:
             clock.parts[ticket.id] = part
             self._cost[0] += 1
@@ -553,10 +434,10 @@ class AsynchronousFit:
 
     def _tell(self, number: int) -> None:
         """A clock is over: tell the listeners, and judge the epoch if it was its last."""
-        clock = self._clocks.pop(number, _Clock())
+        clock = self._clocks.pop(number, Clock())
         nothing = Report(Totals(0, *np.zeros((2, self.model.n_problems))))
         report = nothing + clock.report() + Report(recoveries=self._recoveries)
-        self._recoveries = self._replaced = 0
+        self._recoveries = self._runners.replaced = 0
         self._unheard += self._tickets_of_clock - len(clock.heard)
         self._emitted += 1
         statistics = clock.statistics()
@@ -675,7 +556,7 @@ class AsynchronousFit:
             "rule": self.schedule.rule.progress(),
             "emitted": self._emitted,
             "generation": self._generation,
-            "next_runner": self._next_runner,
+            "next_runner": self._runners.next,
             "cost": list(self._cost),
         }
 
@@ -690,96 +571,12 @@ class AsynchronousFit:
 
     # -- workers ----------------------------------------------------------------------------------------
 
-    def _spawn(self, lane: int) -> None:
-        """Begin a runner for a lane, on the worker with the fewest of them."""
-        assert self._group is not None
-        threads = self._await_workers()
-        load = dict.fromkeys(threads, 0)
-        for running in self._runners.values():
-            if running.address in load:
-                load[running.address] += 1
-        address = min(threads, key=lambda a: (load[a] / threads[a], a))
-        number, self._next_runner = self._next_runner, self._next_runner + 1
-        future = self.client.submit(
-            run_replica,
-            self._job,
-            Begin(number, lane, self._group.directory),
-            key=f"daskdml-replica-{self._token}-{number}",
-            pure=False,
-            workers=[address],
-            allow_other_workers=False,
-        )
-        self._runners[number] = _Running(lane, address, future)
-
-    def _await_workers(self) -> dict[str, int]:
-        """The workers with their threads, waiting a while where there are none."""
-        deadline = time.monotonic() + _PATIENCE
-        told = False
-        while True:
-            if self.client.status != "running":
-                raise RuntimeError(
-                    f"the connection to the scheduler is {self.client.status}: the fit cannot go on; "
-                    "start a scheduler, connect a Client, and fit again"
-                )
-            threads = {a: max(1, n) for a, n in self.client.nthreads().items()}
-            if threads:
-                return threads
-            if not told:
-                logger.warning("the cluster has no worker: waiting %.0f s for one", _PATIENCE)
-                told = True
-            if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"the cluster has had no worker for {_PATIENCE:.0f} s: start workers, or look at their logs for "
-                    "why they ended (often the memory limit), and fit again" + self._advice_to_resume()
-                )
-            time.sleep(0.2)
-
     def _tend(self) -> None:
         """Replace what was lost, and move work to workers that came."""
         assert self._group is not None
         changes = self._group.tend()
         self._recoveries += changes.recovered
-        for number, running in list(self._runners.items()):
-            if running.address in changes.lost:
-                running.future.cancel()
-                self._lost_runners.add(number)
-                self._replace(number)
-            elif running.future.status == "error":
-                error = running.future.exception()
-                if isinstance(error, _GONE):
-                    self._renew_job()
-                elif not isinstance(error, _UNSERVED):
-                    raise explained(error)
-                self._replace(number)
-            elif running.future.status in ("cancelled", "lost"):
-                self._renew_job()
-                self._replace(number)
-            elif running.future.status == "finished":
-                self._replace(number)
-        if changes.joined:
-            self._balance()
-
-    def _replace(self, number: int) -> None:
-        assert self._group is not None
-        running = self._runners.pop(number)
-        self._replaced += 1
-        if self._replaced > _REPLACED * self.schedule.n_replicas:
-            error = running.future.exception() if running.future.status == "error" else None
-            raise RuntimeError(
-                f"{self._replaced} replicas ended one after another without finishing a clock: see the workers' logs"
-            ) from error
-        self._group.ledger("leave", number)
-        self._spawn(running.lane)
-
-    def _balance(self) -> None:
-        """Let runners of crowded workers end, to begin again where there is room."""
-        assert self._group is not None
-        threads = {a: max(1, n) for a, n in self.client.nthreads().items()}
-        share = len(self._runners) / max(1, sum(threads.values()))
-        for address, n in threads.items():
-            mine = [number for number, running in self._runners.items() if running.address == address]
-            for number in mine[max(1, round(share * n)) :]:
-                self._group.ledger("dismiss", number)
+        self._runners.tend(changes)
 
     # -- the end ----------------------------------------------------------------------------------------
 
@@ -792,7 +589,7 @@ class AsynchronousFit:
             self._hear(0.05)
             # What a lost runner had begun is finished by another.
             self._tend()
-        self._dismiss()
+        self._runners.dismiss(self.strategy.compression is not None, self._hear)
         # The last clocks of staleness 0 are applied when they are asked for.
         state = self.layout.state(self._partition.join(self._group.views()))
         if trouble := self.model.divergence(state):
@@ -803,27 +600,6 @@ class AsynchronousFit:
             # One that a listener stopped is not finished.
             self.checkpoint.save(self._progress(), None if self._reason == "stopped" else self._reason)
         return Agreed(state)
-
-    def _dismiss(self) -> None:
-        """All is done: wait for the replicas that hear so now, but not for those that others have overtaken."""
-        assert self._group is not None
-        # What compression has held back comes at a replica's end.
-        end = time.monotonic() + (_LEAVE if self.strategy.compression is None else _PATIENCE)
-        entered = set(self._group.ledger("entered"))
-        while self._runners and time.monotonic() < end:
-            self._hear(0.05)
-            lost = self._group.tend().lost
-            for number, running in list(self._runners.items()):
-                if running.address in lost:
-                    self._lost_runners.add(number)
-                if running.address in lost or running.future.status != "pending" or number not in entered:
-                    running.future.cancel()
-                    del self._runners[number]
-        self._hear(0.0)
-        for number, running in self._runners.items():
-            self._lost_runners.add(number)
-            running.future.cancel()
-        self._runners.clear()
 
     def _traced(self, shards: list[Shard]) -> Trace:
         logs = {
@@ -838,5 +614,5 @@ class AsynchronousFit:
             reads=list(self._reads.values()),
             logs=logs,
             begins=self._begins,
-            lost=sorted(self._lost_runners),
+            lost=sorted(self._runners.lost),
         )

@@ -14,7 +14,7 @@ from daskdml.cluster import retire
 from daskdml.linear_model import SGDClassifier
 from daskdml.monitor import Callback
 from daskdml.server import check_trace
-from daskdml.strategies import _asynchronous
+from daskdml.strategies import _runners
 
 N, D, BLOCKS = 4000, 6, 8
 CLOCK = {"n_replicas": 4, "clock_rows": 125}
@@ -131,7 +131,7 @@ def test_all_workers_are_killed_and_come_again(process_client):
 @pytest.mark.slow
 @pytest.mark.parametrize("saved", [False, True])
 def test_a_cluster_without_workers_is_waited_for_then_told(process_client, monkeypatch, caplog, tmp_path, saved):
-    monkeypatch.setattr(_asynchronous, "_PATIENCE", 1.0)
+    monkeypatch.setattr(_runners, "_PATIENCE", 1.0)
     client = process_client(1)
     params = {"checkpoint": tmp_path, "checkpoint_every": "1 hour"} if saved else {}
     disturb = Disturb(19, lambda: client.cluster.scale(0))

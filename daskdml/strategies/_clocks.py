@@ -1,0 +1,79 @@
+"""What is reported of a clock, and how many of them an epoch has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from daskdml.models import Totals
+from daskdml.strategies._replica import PartReport
+from daskdml.strategies._work import Report
+
+TicketId = tuple[int, int, int]
+
+# The part of a replica's time that messages may take, where the clock's size is chosen.
+_COMMUNICATION = 0.1
+# Clocks of a replica in an epoch: at least, and so many in the first, before anything is measured; and at most. What
+# is read lags by up to the staleness in clocks: where those are large parts of an epoch, replicas learn the same thing
+# several times over, and overshoot.
+FEWEST_CLOCKS = 32
+MOST_CLOCKS = 1024
+
+
+@dataclass
+class Clock:
+    """What was reported of a clock so far, by ticket; None of one that is done and whose report was lost."""
+
+    parts: dict[TicketId, PartReport | None] = field(default_factory=dict)
+
+    @property
+    def heard(self) -> list[PartReport]:
+        """The reports, in an order that does not depend on when they came."""
+        return [part for _, part in sorted(self.parts.items()) if part is not None]
+
+    def report(self) -> Report:
+        """All of them together."""
+        return sum((part.report for part in self.heard), Report())
+
+    def statistics(self) -> np.ndarray | None:
+        """Validation statistics, if there are any."""
+        found = [part.statistics for part in self.heard if part.statistics is not None]
+        return sum(found[1:], found[0]) if found else None
+
+    def to_payload(self) -> list[Any]:
+        """For a checkpoint: the sums that the fit depends on, not what it took."""
+        found = []
+        for ticket, part in self.parts.items():
+            totals = None if part is None else part.report.totals
+            sums = None if totals is None else [totals.rows, totals.loss, totals.objective]
+            found.append([list(ticket), sums, None if part is None else part.statistics])
+        return found
+
+    @classmethod
+    def of(cls, payload: list[Any]) -> Clock:
+        """What `to_payload` gave."""
+        parts = {}
+        for ticket, sums, statistics in payload:
+            report = None if sums is None else PartReport(Report(Totals(*sums)), 0.0, 0.0, statistics)
+            parts[tuple(ticket)] = report
+        return cls(parts)
+
+
+def clocks_for(train: float, sync: float, fewest: int) -> int:
+    """Into how many clocks a replica's epoch is cut: so many that messages take less than a tenth of its time.
+
+    Parameters
+    ----------
+    train, sync : float
+        Seconds of training in an epoch, and of messages in a clock.
+    fewest : int
+        What the staleness asks for, whatever the messages take.
+
+    Examples
+    --------
+    >>> clocks_for(train=10.0, sync=0.01, fewest=32), clocks_for(train=1.0, sync=0.01, fewest=32)
+    (100, 32)
+    """
+    return int(np.clip(_COMMUNICATION * train / max(sync, 1e-6), fewest, MOST_CLOCKS))
