@@ -10,19 +10,24 @@ def training_report(result: Any) -> str:
     lines = [
         f"{result.model_name} model, {result.task}: {result.rows:,} rows, {result.features:,} features, "
         f"{result.epochs} epochs, {result.replicas} replicas ({result.strategy}), {result.seconds:.1f} s",
-        f"training loss {result.train_loss:.4f}; {result.rows_per_second:,.0f} rows/s while training",
+        f"training loss {_figure(result.train_loss)}; {result.rows_per_second:,.0f} rows/s while training",
     ]
     if result.test:
         lines.append(f"on {result.test_rows:,} rows held out:   model   baseline")
         for name, value in result.test.items():
             base = result.baseline.get(name)
-            lines.append(f"  {name:<24}{value:>10.4f}" + (f"{base:>11.4f}" if base is not None else ""))
+            lines.append(f"  {name:<24}{_figure(value):>10}" + (f"{_figure(base):>11}" if base is not None else ""))
     if result.output:
         lines += [
             f"saved to {result.output}; predict with:",
             f"  daskdml predict {result.output} FILES --output predictions.parquet",
         ]
     return "\n".join(lines)
+
+
+def _figure(value: float) -> str:
+    """Digits that matter: a price in dollars needs no cents' hundredths."""
+    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:,.0f}" if abs(value) < 1e9 else f"{value:.4g}"
 
 
 def inspection_report(found: Any) -> str:

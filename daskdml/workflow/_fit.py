@@ -12,20 +12,25 @@ from daskdml.io import InputError
 from daskdml.workflow._errors import RunError
 from daskdml.workflow._models import DEFAULTS, Choice
 from daskdml.workflow._target import CLASSIFICATION
+from daskdml.workflow._units import Units
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A task, the model for it and, of a classification, the classes."""
+    """A task, the model for it, of a classification the classes, and of a regression the units of the target."""
 
     task: str
     model: str
     choice: Choice
     classes: np.ndarray | None
+    units: Units | None = None
 
 
 def fit_estimator(X: Any, y: Any, problem: Problem, settings: Any) -> Any:
-    """Train on lazy X and y; what goes wrong in a block becomes one :class:`RunError`."""
+    """Train on lazy X and y, of a regression the standardised one; the estimator is in the target's own units.
+
+    What goes wrong in a block becomes one :class:`RunError`.
+    """
     from daskdml.linear_model import SGDClassifier, SGDRegressor
 
     kind = SGDClassifier if problem.task == CLASSIFICATION else SGDRegressor
@@ -43,12 +48,16 @@ def fit_estimator(X: Any, y: Any, problem: Problem, settings: Any) -> Any:
         estimator.set_params(**params)
     except ValueError as error:
         raise InputError(f"the model {problem.model!r}: {error}") from None
+    if problem.units is not None:
+        problem.units.enter(estimator, params)
     try:
         estimator.fit(X, y, resume=settings.resume)
     except CheckpointError as error:
         raise InputError(str(error)) from None
     if not np.isfinite(estimator.coef_).all():
         raise RunError("the training diverged: lower the step, for example --param coordinate_eta0=0.01")
+    if problem.units is not None:
+        problem.units.leave(estimator)
     return estimator
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from daskdml.preprocessing._sparse import largest
 from daskdml.preprocessing._survey import Survey, survey
 from daskdml.workflow._target import TargetSurvey, survey_target, values_of
+from daskdml.workflow._units import Units
 
 TRAIN, TEST = "train", "test"
 
@@ -30,12 +31,13 @@ class HoldOut:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where in a part the features and the target are."""
+    """Where in a part the features and the target are; with ``units``, that the labels are to be standardised."""
 
     kinds: dict[str, str]
     target: str | None
     holdout: HoldOut
     whole: bool = False
+    units: Units | None = None
 
     def labels_of(self, part: Any, index: int, side: str) -> tuple[np.ndarray, np.ndarray]:
         """Positions and labels of the rows of one side that have one; of a table only the target is looked at."""
@@ -116,4 +118,5 @@ class Labels:
     side: str
 
     def __call__(self, part: Any, index: int) -> np.ndarray:
-        return self.layout.labels_of(part, index, self.side)[1]
+        y = self.layout.labels_of(part, index, self.side)[1]
+        return y if self.layout.units is None else self.layout.units.standardised(y)

@@ -22,19 +22,22 @@ _MANY = 1000
 
 @dataclass
 class TargetSurvey:
-    """Counted values (until they are too many), and moments where they are numbers."""
+    """Counted values (until they are too many), mean and summed squared deviations where they are numbers."""
 
     rows: int = 0
     missing: int = 0
     whole: bool = True
     mean: float = 0.0
+    m2: float = 0.0
     counts: Counter = field(default_factory=Counter)
     overflow: bool = False
     infinite: int = -1
 
     def add(self, other: TargetSurvey) -> TargetSurvey:
         total = self.rows + other.rows
-        self.mean += (other.mean - self.mean) * other.rows / max(total, 1)
+        delta = other.mean - self.mean
+        self.m2 += other.m2 + delta**2 * self.rows * other.rows / max(total, 1)
+        self.mean += delta * other.rows / max(total, 1)
         self.rows = total
         self.missing += other.missing
         self.whole &= other.whole
@@ -56,6 +59,7 @@ def survey_target(y: np.ndarray, part: int) -> TargetSurvey:
             found.infinite = part
             return found
         found.mean = float(numbers.mean())
+        found.m2 = float(((numbers - found.mean) ** 2).sum())
         found.whole = y.dtype.kind != "f" or bool((numbers == np.floor(numbers)).all())
     codes, names = pd.factorize(y)
     if len(names) > _MANY:

@@ -21,11 +21,16 @@ from daskdml.workflow._sides import declared_kind, layout_of, open_table, side_o
 from daskdml.workflow._split import TEST, TRAIN, Layout, PartSurvey
 from daskdml.workflow._target import CLASSIFICATION, priors, task_of
 from daskdml.workflow._trained import TrainedModel
+from daskdml.workflow._units import Units
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What came of a training; ``test`` is empty without a test part."""
+    """What came of a training; ``test`` is empty without a test part.
+
+    ``train_loss`` is the mean of the model's loss over the rows, of a regression in the target's own units: for
+    the default model half the squared error, whose unit is the target's squared.
+    """
 
     rows: int
     features: int
@@ -103,7 +108,9 @@ def train(
         Columns to take as categories although they are numbers; as numbers although they are called identifiers
         (``zoneID``); columns to leave out.
     params : dict
-        Further parameters of the estimator, for example ``{"alpha": 1e-4}``.
+        Further parameters of the estimator, for example ``{"alpha": 1e-4}``. Features and, for a regression, the
+        target are standardised: ``alpha`` and learning rates count on that, ``epsilon`` is in the target's units
+        (default: a tenth of its standard deviation).
     progress : bool, default False
         Show the estimator's progress bar.
     checkpoint : path or str, optional
@@ -172,7 +179,8 @@ def _decide(table: Table, layout: Layout, found: PartSurvey, settings: TrainOpti
     if task == CLASSIFICATION:
         labels = sorted(found.target.counts)
         classes = np.array([int(v) for v in labels] if whole and not isinstance(labels[0], bool) else labels)
-    return Problem(task, name, choice, classes), reason, layout
+    units = None if task == CLASSIFICATION else Units.of(found.target)
+    return Problem(task, name, choice, classes, units), reason, layout
 
 
 def _pipeline(table: Table, layout: Layout, found: PartSurvey, settings: TrainOptions) -> Any:
@@ -185,7 +193,7 @@ def _pipeline(table: Table, layout: Layout, found: PartSurvey, settings: TrainOp
 
 
 def _fit(table: Table, layout: Layout, pipeline: Any, problem: Problem, settings: TrainOptions) -> Any:
-    X, y = side_of(table, layout, pipeline, TRAIN)
+    X, y = side_of(table, replace(layout, units=problem.units), pipeline, TRAIN)
     return fit_estimator(X, y, problem, settings)
 
 

@@ -57,3 +57,9 @@ def test_taxi_trips_from_a_glob_with_the_duration_made_in_dask(shared_data):
 def test_a_headerless_csv(shared_data):
     result = train(shared_data / "protein.csv.gz", "column_9", epochs=5, replicas=2)
     assert result.task == "regression" and np.isfinite(result.test["r2"]) and result.test["r2"] > 0.2
+
+
+def test_house_prices_in_dollars(shared_data):
+    results = [train(shared_data / "california_housing.parquet", "medianHouseValue", replicas=n) for n in (1, 4)]
+    assert max(r.test["rmse"] for r in results) < 75_000
+    assert results[0].baseline["rmse"] == pytest.approx(115_000, abs=3_000)
