@@ -101,7 +101,7 @@ def plan_memory(
     >>> plan.cache_bytes // 2**20, plan.max_block_bytes // 2**20
     (88, 103)
     """
-    asked = None if budget is None else _parsed(budget)
+    asked = None if budget is None else parse_budget(budget)
     row = _row_bytes(schema)
     need = None if max_block_rows is None or schema.sparse else _BLOCKS * max_block_rows * row
     plans = [
@@ -183,8 +183,12 @@ def _available() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _parsed(budget: int | str) -> int:
-    nbytes = int(parse_bytes(budget))
+def parse_budget(budget: int | str) -> int:
+    """A ``memory_budget`` in bytes."""
+    try:
+        nbytes = int(parse_bytes(budget))
+    except ValueError:
+        raise ValueError(f"memory_budget={budget!r} is no amount of memory; write it as '200MB' or 2e8") from None
     if nbytes < 0:
         raise ValueError(f"memory_budget must not be negative, got {budget!r}")
     return nbytes

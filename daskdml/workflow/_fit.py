@@ -10,8 +10,8 @@ import numpy as np
 from daskdml.checkpoint import CheckpointError
 from daskdml.io import InputError
 from daskdml.workflow._errors import RunError
-from daskdml.workflow._models import DEFAULTS, Choice
-from daskdml.workflow._target import CLASSIFICATION
+from daskdml.workflow._estimator import build
+from daskdml.workflow._models import Choice
 from daskdml.workflow._units import Units
 
 
@@ -31,25 +31,9 @@ def fit_estimator(X: Any, y: Any, problem: Problem, settings: Any) -> Any:
 
     What goes wrong in a block becomes one :class:`RunError`.
     """
-    from daskdml.linear_model import SGDClassifier, SGDRegressor
-
-    kind = SGDClassifier if problem.task == CLASSIFICATION else SGDRegressor
-    params = {**DEFAULTS, **settings.params}
-    estimator = kind(
-        loss=loss_of(problem),
-        max_iter=settings.epochs,
-        random_state=settings.seed,
-        strategy=strategy_of(settings.strategy, settings.replicas, settings.staleness),
-        verbose=int(settings.progress),
-        checkpoint=settings.checkpoint,
-        checkpoint_every=settings.checkpoint_every,
-    )
-    try:
-        estimator.set_params(**params)
-    except ValueError as error:
-        raise InputError(f"the model {problem.model!r}: {error}") from None
+    estimator = build(problem.task, loss_of(problem), settings)
     if problem.units is not None:
-        problem.units.enter(estimator, params)
+        problem.units.enter(estimator, settings.params)
     try:
         estimator.fit(X, y, resume=settings.resume)
     except CheckpointError as error:
@@ -65,13 +49,3 @@ def loss_of(problem: Problem) -> str:
     """The estimator's loss: softmax takes the place of the logistic loss for three classes or more."""
     several = problem.classes is not None and len(problem.classes) > 2
     return problem.choice.multiclass if several and problem.choice.multiclass else problem.choice.loss
-
-
-def strategy_of(name: str, replicas: int | None, staleness: int | None = None) -> Any:
-    """The strategy object of a name."""
-    from daskdml.strategies import STRATEGIES
-
-    if name not in STRATEGIES:
-        raise InputError(f"unknown strategy {name!r}; it is one of {', '.join(STRATEGIES)}")
-    more = {} if staleness is None else {"staleness": staleness}
-    return STRATEGIES[name](n_replicas=replicas, **more)

@@ -37,11 +37,16 @@ DEFAULTS: dict[str, Any] = {"alpha": 1e-5, "learning_rate": "adagrad", "coordina
 def choose(name: str | None, task: str) -> tuple[str, Choice]:
     """The model for a task: the one asked for, checked, or the usual one."""
     name = name or _DEFAULT[task]
-    if name not in MODELS:
-        raise InputError(f"unknown model {name!r}; it is one of {', '.join(MODELS)}")
+    check_name(name)
     if MODELS[name].task != task:
         fitting = [n for n, c in MODELS.items() if c.task == task]
         raise InputError(
             f"the model {name!r} is for {MODELS[name].task}, the task is {task}; choose {' or '.join(fitting)}"
         )
     return name, MODELS[name]
+
+
+def check_name(name: str) -> None:
+    """Raise :class:`InputError` for a model there is not."""
+    if name not in MODELS:
+        raise InputError(f"unknown model {name!r}; it is one of {', '.join(MODELS)}")

@@ -10,6 +10,9 @@ from daskdml.checkpoint import Cadence, CheckpointStore
 from daskdml.io import InputError
 from daskdml.workflow._target import TASKS
 
+# Of NumPy's generators, which scikit-learn's random_state is.
+_MAX_SEED = 2**32 - 1
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -49,8 +52,9 @@ class TrainOptions:
             raise InputError(f"the staleness is {self.staleness}; it must be at least 0")
         if self.replicas is not None and self.replicas < 1:
             raise InputError(f"{self.replicas} replicas are none; give at least 1, or leave them out")
-        if self.seed < 0:
-            raise InputError(f"the seed {self.seed} is negative; give 0 or more")
+        if not 0 <= self.seed <= _MAX_SEED:
+            sort = "negative" if self.seed < 0 else "too large"
+            raise InputError(f"the seed {self.seed} is {sort}; give a whole number from 0 to {_MAX_SEED}")
         if self.resume and self.checkpoint is None:
             raise InputError("--resume needs --checkpoint, the directory that the first training was given")
         try:

@@ -14,6 +14,7 @@ from daskdml.io import InputError, Table, save_model
 from daskdml.io._atomic import check_writable
 from daskdml.metrics import evaluate
 from daskdml.preprocessing import SparseScaler, TablePipeline
+from daskdml.workflow._estimator import check_params
 from daskdml.workflow._fit import Problem, fit_estimator
 from daskdml.workflow._models import choose
 from daskdml.workflow._options import TrainOptions
@@ -166,6 +167,7 @@ def _options(target: str | None, options: dict[str, Any]) -> TrainOptions:
             options[name] = tuple(options[name])
     settings = TrainOptions(target=target, **options)
     settings.check()
+    check_params(settings)
     return settings
 
 

@@ -62,7 +62,20 @@ WRONG_USE = [
         ("train", "good.csv", "--target", "y", "--workers", "1", "--scheduler", "tcp://127.0.0.1:1"),
         "leave out --workers",
     ),
-    (("train", "good.csv", "--target", "y", "--drop", "x2", "--param", "alhpa=1"), "alhpa"),
+    (
+        ("train", "good.csv", "--target", "y", "--param", "alhpa=1"),
+        "no parameter 'alhpa' in the model; did you mean 'alpha'?",
+    ),
+    (("train", "good.csv", "--target", "y", "--param", "foo=1"), "validation_fraction, warm_start"),
+    (("train", "good.csv", "--target", "y", "--param", "alpha=abc"), "'alpha' parameter"),
+    (("train", "good.csv", "--target", "y", "--param", "learning_rate=fast"), "Got 'fast' instead"),
+    (("train", "good.csv", "--target", "y", "--param", "strategy=foo"), "use --strategy"),
+    (("train", "good.csv", "--target", "y", "--param", "max_iter=3"), "use --epochs"),
+    (("train", "good.csv", "--target", "y", "--param", "callbacks=3"), "3"),
+    (("train", "good.csv", "--target", "y", "--param", "average=true"), "average=True needs a scalar learning rate"),
+    (("train", "good.csv", "--target", "y", "--param", "memory_budget=much"), "'much' is no amount of memory"),
+    (("train", "good.csv", "--target", "y", "--task", "regression", "--param", "loss=hinge"), "Got 'hinge' instead"),
+    (("train", "good.csv", "--target", "y", "--seed", "99999999999"), "from 0 to 4294967295"),
     (("predict", "none.skops", "good.csv", "--output", "p.csv"), "no such model file: none.skops"),
     (("predict", "fake.skops", "good.csv", "--output", "p.csv"), "fake.skops is no model of daskdml"),
     (("predict", "fake.skops", "good.csv", "--output", "p.txt"), "unknown ending"),
@@ -77,6 +90,25 @@ def test_wrong_use_is_one_line_and_status_2(arguments, message, folder):
     status, stderr = refused(*arguments, *(["--quiet"] if arguments[0] != "predict" else []))
     assert message in stderr
     assert (status, stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "option", ["alpha=abc", "learning_rate=fast", "strategy=foo", "callbacks=3", "foo=1", "penalty=l3", "epsilon=-1"]
+)
+def test_parameters_are_checked_before_any_data_are_read(option, folder, monkeypatch):
+    def read(*_):
+        raise AssertionError("the data were opened")
+
+    monkeypatch.setattr("daskdml.workflow._train.open_table", read)
+    status, stderr = refused("train", "good.csv", "--target", "y", "--quiet", "--param", option)
+    name, value = option.split("=")
+    assert (status, stderr.count("\n")) == (2, 1) and name in stderr and (value in stderr or name == "foo")
+
+
+def test_a_parameter_of_one_task_is_refused_for_the_other(folder):
+    common = ("train", "good.csv", "--drop", "x2", "--quiet", "--param", "class_weight=balanced")
+    assert CliRunner().invoke(main, [*common, "--target", "y"]).exit_code == 0
+    assert refused(*common, "--target", "x")[0] == 2
 
 
 @pytest.mark.parametrize("arguments", [("train",), ("train", "x.csv", "--tartget", "y"), ("trian",)])
