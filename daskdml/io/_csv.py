@@ -50,11 +50,11 @@ def read_csv(
     for name in columns or ():
         if name not in dialect.names:
             raise unknown_name("column", name, dialect.names, source)
-    dialect, integral = _typed(dialect, files, text)
+    dialect = _typed(dialect, files, text)
     keep = tuple(columns) if columns is not None else dialect.names
     meta = dialect.schema.empty_table().to_pandas()[list(keep)]
     loaders = [partial(load_lines, r, dialect, keep) for ranges in files for r in ranges]
-    return Table.of_loaders(loaders, meta, source, integral=integral)
+    return Table.of_loaders(loaders, meta, source)
 
 
 def load_lines(lines: LineRange, dialect: Dialect, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -118,7 +118,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _typed(dialect: Dialect, files: list[list[LineRange]], text: frozenset[str]) -> tuple[Dialect, frozenset[str]]:
+def _typed(dialect: Dialect, files: list[list[LineRange]], text: frozenset[str]) -> Dialect:
     """Types for all columns that hold every sample; whole numbers are read as floats, for gaps may come later."""
     tables = []
     for ranges in (files[0], files[len(files) // 2], files[-1]):
@@ -132,14 +132,12 @@ def _typed(dialect: Dialect, files: list[list[LineRange]], text: frozenset[str])
                     raise _explained(error, body, r, dialect) from None
     if not tables:
         raise InputError(f"{files[0][0].path} has a line of column names but no rows; there is nothing to read")
-    types, integral = [], set()
+    types = []
     for name in dialect.names:
         kinds = {t.schema.field(name).type for t in tables}
         kind = pa.string() if name in text else _common_type(kinds)
-        if pa.types.is_floating(kind) and all(pa.types.is_integer(k) or pa.types.is_null(k) for k in kinds):
-            integral.add(name)
         types.append((name, kind))
-    return replace(dialect, types=tuple(types)), frozenset(integral)
+    return replace(dialect, types=tuple(types))
 
 
 def _common_type(kinds: set[pa.DataType]) -> pa.DataType:

@@ -40,8 +40,6 @@ class Table:
         The parts are (CSR matrix, labels) pairs; there are no column names and no missing values.
     zero_based : bool or None
         Of svmlight files: whether features are counted from 0.
-    integral : frozenset of str
-        Columns that look like whole numbers although their dtype is a float (a CSV has no dtypes).
     rows : int or None
         The number of rows where it is known without reading.
 
@@ -61,7 +59,6 @@ class Table:
     source: str
     sparse: bool = False
     zero_based: bool | None = None
-    integral: frozenset[str] = frozenset()
     rows: int | None = None
     _origin: Any = field(default=None, repr=False)
     _columnar: bool = False

@@ -68,14 +68,14 @@ def survey_table(table: Table, layout: Layout) -> PartSurvey:
 
 
 def declared_kind(table: Table, target: str | None) -> str:
+    """'text' (or booleans: names too) or 'number', by the dtype of the target."""
     if target is None:
-        return "whole"
+        return "number"
     kind = table.meta[target].dtype
     if kind_of(kind) == CATEGORY or str(kind) in ("bool", "boolean"):
         categories = getattr(kind, "categories", None)
-        return "text" if categories is None or not np.issubdtype(categories.dtype, np.number) else "whole"
-    whole = np.issubdtype(getattr(kind, "numpy_dtype", kind), np.integer) or target in table.integral
-    return "whole" if whole else "float"
+        return "text" if categories is None or not np.issubdtype(categories.dtype, np.number) else "number"
+    return "number"
 
 
 def side_of(table: Table, layout: Layout, pipeline: Any, side: str) -> tuple[Any, Any]:

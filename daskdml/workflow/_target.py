@@ -90,7 +90,7 @@ def values_of(y: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def task_of(found: TargetSurvey, kind: str, wanted: str | None) -> tuple[str, str]:
-    """The task and the reason for it; ``kind`` is 'text', 'whole' or 'float', as the files declare the target."""
+    """The task and the reason for it; ``kind`` is 'text' or 'number', as the files declare the target."""
     if found.infinite >= 0:
         raise InputError(f"the target holds an infinity in block {found.infinite}; remove or replace it")
     if not found.rows:
@@ -100,7 +100,8 @@ def task_of(found: TargetSurvey, kind: str, wanted: str | None) -> tuple[str, st
     if kind == "text":
         return _checked(found, kind, CLASSIFICATION), "the target is text or boolean"
     distinct = len(found.counts)
-    if kind == "float" or not found.whole:
+    # Of the values, not of the dtype: whole numbers with gaps between them are floats in most files.
+    if not found.whole:
         return REGRESSION, "the target has numbers with fractions"
     if found.overflow or distinct > _FEW:
         return REGRESSION, f"the target has whole numbers, more than {_FEW} different ones"

@@ -123,6 +123,19 @@ def test_many_whole_numbers_are_amounts_and_the_choice_is_told(tmp_path):
     assert "task: regression (the target has whole numbers, more than 50 different ones)" in result.stderr
 
 
+@pytest.mark.parametrize("write", [to_csv, to_parquet])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_whole_numbers_stored_as_floats_are_classes(write, gaps, table, tmp_path):
+    sides = table["side"].astype(float)
+    frame = table[["size", "colour"]].assign(side=sides.where(table.index % 7 > 0) if gaps else sides)
+    path = write(frame, tmp_path)
+    result = run("train", path, "--target", "side", "--epochs", 2, "--output", tmp_path / "m.skops")
+    assert "task: classification (the target has whole numbers, 2 different ones)" in result.stderr
+    assert load_model(tmp_path / "m.skops").estimator.classes_.tolist() == [0, 1]
+    run("predict", tmp_path / "m.skops", path, "--output", tmp_path / "p.csv")
+    assert set((tmp_path / "p.csv").read_text().split()[1:]) == {"0", "1"}
+
+
 @pytest.mark.parametrize("strategy", ["averaging", "bsp"])
 def test_strategy_replicas_and_seed_are_honoured(strategy, table, tmp_path):
     path = to_parquet(table, tmp_path)

@@ -148,7 +148,6 @@ def test_csv_without_names_and_with_gaps_text_and_times(tmp_path):
     got = table.frame().compute(scheduler="sync")
     assert got["n"].isna().tolist() == [False, True] and str(got["t"].dtype).startswith("datetime64")
     assert got["s"].isna().tolist() == [False, True] and got["ok"].tolist() == [True, False]
-    assert table.integral == {"n"}
 
 
 def test_text_is_kept_as_text_where_asked(tmp_path):
