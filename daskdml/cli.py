@@ -101,16 +101,20 @@ def _cluster_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+# click keeps the lines of a paragraph that begins with a backspace character as they are.
+_EXAMPLES = """Train linear models on data larger than memory, with Dask.
+
+\b
+daskdml train covtype.parquet --target Cover_Type --output model.skops
+daskdml predict model.skops new.parquet --output predictions.parquet
+daskdml demo
+"""
+
+
+@click.group(help=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="daskdml")
 def main() -> None:
-    r"""Train linear models on data larger than memory, with Dask.
-
-    \b
-    daskdml train covtype.parquet --target Cover_Type --output model.skops
-    daskdml predict model.skops new.parquet --output predictions.parquet
-    daskdml demo
-    """
+    """The group of commands; its help is ``_EXAMPLES``."""
 
 
 @main.command()

@@ -207,3 +207,9 @@ def test_strategies_on_the_parameter_server(strategy, table, tmp_path):
 def test_a_staleness_that_cannot_be(options, complaint, table, tmp_path):
     result = run("train", to_csv(table, tmp_path), "--target", "amount", *options)
     assert result.exit_code == 2 and complaint in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_help_shows_its_examples_line_by_line():
+    lines = [line.strip() for line in run("--help").stdout.splitlines()]
+    assert "daskdml train covtype.parquet --target Cover_Type --output model.skops" in lines
+    assert "daskdml demo" in lines and not any("\\b" in line for line in lines)
