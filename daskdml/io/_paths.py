@@ -48,6 +48,11 @@ def open_text(path: str, compression: str | None):  # noqa: ANN201 - one of thre
     return _OPENERS[compression](path, "rb")
 
 
+def files_of(data: Any) -> list[str]:
+    """The files behind what a user gave as data: none for a table in memory or of Dask."""
+    return [] if hasattr(data, "columns") else expand(data)
+
+
 def expand(paths: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str]:
     """Files and Zarr stores behind a path, a directory, a glob or a list of them, each in sorted order."""
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)

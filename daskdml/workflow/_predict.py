@@ -13,7 +13,8 @@ import pandas as pd
 from dask.delayed import delayed
 
 from daskdml.io import InputError, Table, load_model, read_table
-from daskdml.io._atomic import check_writable, replacing
+from daskdml.io._atomic import check_apart, check_writable, replacing
+from daskdml.io._paths import files_of
 from daskdml.workflow._trained import TrainedModel
 
 # Parts predicted at a time for each thread: two keep it busy while one is written.
@@ -71,6 +72,7 @@ def predict(
     output = os.fspath(output)
     write = _writer_of(output)
     check_writable(output)
+    check_apart(output, [*files_of(data), *([] if isinstance(model, TrainedModel) else [os.fspath(model)])])
     trained = model if isinstance(model, TrainedModel) else load_trained(model)
     if proba:
         _check_proba(trained)

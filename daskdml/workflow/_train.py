@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from daskdml.io import InputError, Table, save_model
-from daskdml.io._atomic import check_writable
+from daskdml.io._atomic import check_apart, check_writable
+from daskdml.io._paths import files_of
 from daskdml.metrics import evaluate
 from daskdml.preprocessing import SparseScaler, TablePipeline
 from daskdml.workflow._estimator import check_params
@@ -138,6 +139,7 @@ def train(
     started = time.perf_counter()
     if output is not None:
         check_writable(output)
+        check_apart(output, files_of(data))
     say = say or (lambda text: None)
     table = open_table(data, settings)
     layout = layout_of(table, settings)

@@ -144,6 +144,49 @@ def test_a_bad_line_in_the_middle_of_a_prediction_leaves_no_file(folder):
     assert status == 2 and "late.csv, line 100001: 1 fields where there should be 2" in stderr
 
 
+@pytest.mark.parametrize("way", ["itself", "link", "hard link", "link to it as data"])
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_the_output_never_replaces_what_is_read(command, way, folder, monkeypatch):
+    monkeypatch.setattr("daskdml.workflow._train.open_table", None)
+    data = output = "good.csv"
+    if way == "link":
+        output = "link.csv"
+        os.symlink("good.csv", output)
+    elif way == "hard link":
+        output = "link.csv"
+        os.link("good.csv", output)
+    elif way == "link to it as data":
+        data = "link.csv"
+        os.symlink("good.csv", data)
+    before = (folder / "good.csv").read_bytes()
+    status, stderr = refused(
+        *(("train", data, "--target", "y") if command == "train" else ("predict", "fake.skops", data)),
+        *("--output", output),
+    )
+    assert (status, stderr.count("\n")) == (2, 1) and "the output would replace it" in stderr
+    assert (folder / "good.csv").read_bytes() == before
+
+
+def test_an_output_that_is_no_file_is_refused_before_training(folder, monkeypatch):
+    monkeypatch.setattr("daskdml.workflow._train.open_table", None)
+    os.mkfifo("pipe.csv")
+    for output in ("/dev/null", "pipe.csv", str(folder)):
+        status, stderr = refused("train", "good.csv", "--target", "y", "--output", output)
+        assert (status, stderr.count("\n")) == (2, 1) and "give the name of a file" in stderr
+    assert refused("predict", "fake.skops", "good.csv", "--output", "pipe.csv")[0] == 2
+
+
+def test_a_link_stays_a_link_and_its_file_is_replaced(folder):
+    (folder / "models").mkdir()
+    (folder / "models" / "old.skops").write_text("old")
+    os.symlink("models/old.skops", "m.skops")
+    common = ("train", "good.csv", "--target", "y", "--drop", "x2", "--quiet", "--output", "m.skops")
+    assert CliRunner().invoke(main, common).exit_code == 0
+    assert os.path.islink("m.skops") and os.readlink("m.skops") == "models/old.skops"
+    assert (folder / "models" / "old.skops").read_bytes()[:2] == b"PK"
+    assert os.listdir("models") == ["old.skops"]
+
+
 def test_a_full_disk_is_a_failed_run_and_leaves_nothing(folder, monkeypatch):
     def full(handle):
         raise OSError(errno.ENOSPC, "No space left on device")
