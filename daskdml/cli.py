@@ -139,7 +139,10 @@ def main() -> None:
     "--categorical", multiple=True, metavar="COLUMN", help="Take a column of numbers as categories; repeatable."
 )
 @click.option(
-    "--numeric", multiple=True, metavar="COLUMN", help="Take a column called an ID as the number it is; repeatable."
+    "--numeric",
+    multiple=True,
+    metavar="COLUMN",
+    help="Take a column as numbers: called an ID, or with other values in a CSV, then missing; repeatable.",
 )
 @click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out; repeatable.")
 @click.option(

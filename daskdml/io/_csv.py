@@ -6,6 +6,7 @@ import csv
 import io
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -18,17 +19,23 @@ from daskdml.io._table import Table
 
 _SAMPLE = 1 << 20
 _MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "none", "?", "#N/A", "<NA>"]
+# A column of text of which no more than this part are no numbers was most likely meant to be numbers.
+_STRAY = 0.1
 _DELIMITERS = (",", "\t", ";", "|", " ")
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the files of one table are written: delimiter, names, whether a first line holds them, types."""
+    """How the files of one table are written: delimiter, names, whether a first line holds them, types.
+
+    In the columns of ``numeric`` a value that is no number is a missing one.
+    """
 
     delimiter: str
     names: tuple[str, ...]
     header: bool
     types: tuple[tuple[str, pa.DataType], ...] = ()
+    numeric: frozenset[str] = frozenset()
 
     @property
     def schema(self) -> pa.Schema:
@@ -36,7 +43,12 @@ class Dialect:
 
 
 def read_csv(
-    paths: list[str], columns: list[str] | None, block_bytes: int, source: str, text: frozenset[str] = frozenset()
+    paths: list[str],
+    columns: list[str] | None,
+    block_bytes: int,
+    source: str,
+    text: frozenset[str] = frozenset(),
+    numeric: frozenset[str] = frozenset(),
 ) -> Table:
     """Ranges of lines become parts. Types come from samples at the start, middle and end of the files."""
     files = [line_ranges(path, block_bytes) for path in paths]
@@ -50,11 +62,12 @@ def read_csv(
     for name in columns or ():
         if name not in dialect.names:
             raise unknown_name("column", name, dialect.names, source)
-    dialect = _typed(dialect, files, text)
+    dialect, strays = _typed(replace(dialect, numeric=numeric), files, text)
     keep = tuple(columns) if columns is not None else dialect.names
     meta = dialect.schema.empty_table().to_pandas()[list(keep)]
     loaders = [partial(load_lines, r, dialect, keep) for ranges in files for r in ranges]
-    return Table.of_loaders(loaders, meta, source)
+    notes = tuple(strays[name] for name in keep if name in strays)
+    return Table.of_loaders(loaders, meta, source, notes=notes)
 
 
 def load_lines(lines: LineRange, dialect: Dialect, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -65,7 +78,7 @@ def load_lines(lines: LineRange, dialect: Dialect, columns: tuple[str, ...]) -> 
     if not body.strip():
         return dialect.schema.empty_table().to_pandas()[list(columns)]
     try:
-        table = _parse(body, dialect, dialect.schema)
+        table = _parse_numbers(body, dialect)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         raise _explained(error, body, lines, dialect) from None
     return table.select(list(columns)).to_pandas(split_blocks=True, self_destruct=True)
@@ -80,6 +93,25 @@ def _parse(body: bytes, dialect: Dialect, schema: pa.Schema | None) -> pa.Table:
             column_types=schema, null_values=_MISSING, strings_can_be_null=True, quoted_strings_can_be_null=False
         ),
     )
+
+
+def _parse_numbers(body: bytes, dialect: Dialect) -> pa.Table:
+    """As the schema says; again, value by value in the columns of ``numeric``, where that does not go."""
+    schema = dialect.schema
+    try:
+        return _parse(body, dialect, schema)
+    except pa.ArrowInvalid:
+        asked = [i for i, f in enumerate(schema) if f.name in dialect.numeric and pa.types.is_floating(f.type)]
+        if not asked:
+            raise
+    loose = schema
+    for i in asked:
+        loose = loose.set(i, pa.field(schema.field(i).name, pa.string()))
+    table = _parse(body, dialect, loose)
+    for i in asked:
+        values = pd.to_numeric(table.column(i).to_pandas(), errors="coerce").astype("float64")
+        table = table.set_column(i, schema.field(i), pa.array(values, pa.float64()))
+    return table
 
 
 def _after_header(body: bytes) -> bytes:
@@ -118,11 +150,14 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _typed(dialect: Dialect, files: list[list[LineRange]], text: frozenset[str]) -> Dialect:
-    """Types for all columns that hold every sample; whole numbers are read as floats, for gaps may come later."""
+def _typed(dialect: Dialect, files: list[list[LineRange]], text: frozenset[str]) -> tuple[Dialect, dict[str, str]]:
+    """Types for all columns that hold every sample, and notes on columns that are text because of a few values.
+
+    Whole numbers are read as floats, for gaps may come later.
+    """
     tables = []
-    for ranges in (files[0], files[len(files) // 2], files[-1]):
-        for r in {ranges[0], ranges[len(ranges) // 2], ranges[-1]} if ranges[0].compression is None else {ranges[0]}:
+    for ranges in _spread(files):
+        for r in _spread(ranges) if ranges[0].compression is None else ranges[:1]:
             body = replace(r, stop=min(r.stop, r.start + _SAMPLE)).read()
             body = _after_header(body) if dialect.header and r.start == 0 else body
             if body.strip():
@@ -132,12 +167,29 @@ def _typed(dialect: Dialect, files: list[list[LineRange]], text: frozenset[str])
                     raise _explained(error, body, r, dialect) from None
     if not tables:
         raise InputError(f"{files[0][0].path} has a line of column names but no rows; there is nothing to read")
-    types = []
+    types, strays = [], {}
     for name in dialect.names:
         kinds = {t.schema.field(name).type for t in tables}
         kind = pa.string() if name in text else _common_type(kinds)
+        if pa.types.is_string(kind) and name not in text:
+            bad, looked, first = _no_numbers([t.column(name) for t in tables])
+            found = f"{bad:,} of {looked:,} values looked at {'is no number' if bad == 1 else 'are no numbers'}"
+            if name in dialect.numeric:
+                if bad == looked:
+                    raise InputError(f"--numeric {name}: {found}, the first {first[:40]!r}; leave --numeric out for it")
+                kind = pa.float64()
+            elif bad <= _STRAY * looked:
+                strays[name] = (
+                    f"column {name!r} is taken as text, for {found}, the first {first[:40]!r}; "
+                    f"to have numbers, and such values as missing, give --numeric {name}"
+                )
         types.append((name, kind))
-    return replace(dialect, types=tuple(types))
+    return replace(dialect, types=tuple(types)), strays
+
+
+def _spread(sequence: list[Any]) -> list[Any]:
+    """The first, middle and last, each once."""
+    return [sequence[i] for i in sorted({0, len(sequence) // 2, len(sequence) - 1})]
 
 
 def _common_type(kinds: set[pa.DataType]) -> pa.DataType:
@@ -149,6 +201,22 @@ def _common_type(kinds: set[pa.DataType]) -> pa.DataType:
     if all(pa.types.is_timestamp(k) or pa.types.is_date(k) for k in kinds):
         return pa.timestamp("ns")
     return pa.string()
+
+
+def _no_numbers(columns: list[pa.ChunkedArray]) -> tuple[int, int, str]:
+    """How many of the values there are no numbers, of how many, and the first such."""
+    bad, looked, first = 0, 0, ""
+    for column in columns:
+        values = column.drop_null()
+        looked += len(values)
+        if pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+            continue
+        text = values.to_pandas().astype(str)
+        wrong = text[pd.to_numeric(text, errors="coerce").isna()]
+        if len(wrong) and not bad:
+            first = str(wrong.iloc[0])
+        bad += len(wrong)
+    return bad, looked, first
 
 
 def _explained(error: Exception, body: bytes, lines: LineRange, dialect: Dialect) -> InputError:
@@ -163,9 +231,11 @@ def _explained(error: Exception, body: bytes, lines: LineRange, dialect: Dialect
             return InputError(f"{where}: {len(row)} fields where there should be {width}; mend or remove the line")
         for name, value in zip(dialect.names, row, strict=False):
             if _misfit(value, types.get(name)):
+                floating = pa.types.is_floating(types[name])
+                missing = f", or as numbers with such values missing with --numeric {name}" if floating else ""
                 return InputError(
                     f"{where}: column {name!r} holds {value[:40]!r} but numbers, dates or booleans elsewhere; "
-                    f"mend the line, or read the column as text with --categorical {name}"
+                    f"mend the line, or read the column as text with --categorical {name}{missing}"
                 )
     reason = str(error).strip().rstrip(".")
     return InputError(f"{lines.path}: {reason}; mend the file from line {first} on")

@@ -24,6 +24,7 @@ def read_table(
     n_features: int | None = None,
     zero_based: bool | None = None,
     text: Iterable[str] = (),
+    numeric: Iterable[str] = (),
 ) -> Table:
     r"""Find files and make a lazy table of them: only headers, footers and samples are read.
 
@@ -43,6 +44,8 @@ def read_table(
         Of svmlight: the number of columns, and whether they count from 0. Default: found by reading the files once.
     text : iterable of str
         Columns of a CSV to read as text although they look like numbers.
+    numeric : iterable of str
+        Columns of a CSV to read as numbers, with what is no number as a missing value.
 
     Returns
     -------
@@ -80,7 +83,7 @@ def read_table(
     if kind == "csv":
         from daskdml.io._csv import read_csv
 
-        return read_csv(files, wanted, block, source, frozenset(text))
+        return read_csv(files, wanted, block, source, frozenset(text), frozenset(numeric))
     if kind == "zarr":
         from daskdml.io._zarr import read_zarr
 

@@ -40,6 +40,8 @@ class Table:
         The parts are (CSR matrix, labels) pairs; there are no column names and no missing values.
     zero_based : bool or None
         Of svmlight files: whether features are counted from 0.
+    notes : tuple of str
+        What the user should know of how the files were read, a line each.
     rows : int or None
         The number of rows where it is known without reading.
 
@@ -60,6 +62,7 @@ class Table:
     sparse: bool = False
     zero_based: bool | None = None
     rows: int | None = None
+    notes: tuple[str, ...] = ()
     _origin: Any = field(default=None, repr=False)
     _columnar: bool = False
 

@@ -122,6 +122,11 @@ class TablePipeline(TransformerMixin, BaseEstimator):
         if column in self.categorical:
             return CATEGORY
         kind = kind_of(dtype)
+        if kind == CATEGORY and column in self.numeric:
+            raise InputError(
+                f"column {column!r} has the type {dtype}, which is not taken as a number; convert it first, or leave "
+                f"out --numeric {column}"
+            )
         if kind == NUMBER and column not in self.numeric and is_identifier(str(column)):
             return CATEGORY
         return kind

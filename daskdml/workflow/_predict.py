@@ -111,7 +111,7 @@ def open_for(trained: TrainedModel, data: Any) -> Table:
         return read_table(data, n_features=scaler.n_features_in_, zero_based=scaler.zero_based_)
     table = read_table(data)
     names = trained.features_of(table)
-    return read_table(data, columns=names, text=[name for name in text if name in table.columns])
+    return read_table(data, columns=names, text=text, numeric=trained.pipeline.numeric)
 
 
 def read_kind(data: Any) -> str:

@@ -22,7 +22,8 @@ def open_table(data: Any, settings: TrainOptions) -> Table:
     if hasattr(data, "columns"):
         table = Table.from_frame(data)
         return table if not settings.drop else Table.from_frame(data[_kept(table, settings)])
-    table = read_table(data, text=settings.categorical)
+    how: dict[str, Any] = {"text": settings.categorical, "numeric": settings.numeric}
+    table = read_table(data, **how)
     if table.sparse:
         if settings.target is not None:
             raise InputError(f"{table.source} is svmlight, whose labels come first in each line; leave out --target")
@@ -32,7 +33,7 @@ def open_table(data: Any, settings: TrainOptions) -> Table:
             )
         return table
     kept = _kept(table, settings)
-    return table if not settings.drop else read_table(data, columns=kept, text=settings.categorical)
+    return table if not settings.drop else read_table(data, columns=kept, **how)
 
 
 def _kept(table: Table, settings: TrainOptions) -> list[str]:
@@ -51,8 +52,13 @@ def layout_of(table: Table, settings: TrainOptions) -> Layout:
     if settings.target in settings.categorical:
         raise InputError(f"--categorical names the target {settings.target!r}; use --task classification for that")
     features = table.meta[[c for c in table.meta.columns if c != settings.target]]
-    pipeline = TablePipeline(categorical=settings.categorical, numeric=settings.numeric)
-    return Layout(pipeline.kinds(features), settings.target, holdout)
+    return Layout(pipeline_of(settings).kinds(features), settings.target, holdout)
+
+
+def pipeline_of(settings: TrainOptions) -> TablePipeline:
+    """The pipeline of the features, not fitted; options may name the target too, which it does not see."""
+    numeric = tuple(name for name in settings.numeric if name != settings.target)
+    return TablePipeline(categorical=settings.categorical, numeric=numeric)
 
 
 def survey_table(table: Table, layout: Layout) -> PartSurvey:

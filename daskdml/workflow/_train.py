@@ -14,12 +14,12 @@ from daskdml.io import InputError, Table, save_model
 from daskdml.io._atomic import check_apart, check_writable
 from daskdml.io._paths import files_of
 from daskdml.metrics import evaluate
-from daskdml.preprocessing import SparseScaler, TablePipeline
+from daskdml.preprocessing import SparseScaler
 from daskdml.workflow._estimator import check_params
 from daskdml.workflow._fit import Problem, fit_estimator
 from daskdml.workflow._models import choose
 from daskdml.workflow._options import TrainOptions
-from daskdml.workflow._sides import declared_kind, layout_of, open_table, side_of, survey_table
+from daskdml.workflow._sides import declared_kind, layout_of, open_table, pipeline_of, side_of, survey_table
 from daskdml.workflow._split import TEST, TRAIN, Layout, PartSurvey
 from daskdml.workflow._target import CLASSIFICATION, priors, task_of
 from daskdml.workflow._trained import TrainedModel
@@ -108,7 +108,7 @@ def train(
     seed : int, default 0
     categorical, numeric, drop : sequences of str
         Columns to take as categories although they are numbers; as numbers although they are called identifiers
-        (``zoneID``); columns to leave out.
+        (``zoneID``), or although some values of a CSV are no numbers, which are then missing; columns to leave out.
     params : dict
         Further parameters of the estimator, for example ``{"alpha": 1e-4}``. Features and, for a regression, the
         target are standardised: ``alpha`` and learning rates count on that, ``epsilon`` is in the target's units
@@ -142,6 +142,8 @@ def train(
         check_apart(output, files_of(data))
     say = say or (lambda text: None)
     table = open_table(data, settings)
+    for note in table.notes:
+        say(note)
     layout = layout_of(table, settings)
     found = survey_table(table, layout)
     problem, reason, found_layout = _decide(table, layout, found, settings)
@@ -191,9 +193,7 @@ def _pipeline(table: Table, layout: Layout, found: PartSurvey, settings: TrainOp
     if found.features is None:
         assert found.largest is not None  # a part is a table or sparse rows
         return SparseScaler().fit_largest(found.largest, bool(table.zero_based))
-    return TablePipeline(categorical=settings.categorical, numeric=settings.numeric).fit_survey(
-        found.features, layout.kinds
-    )
+    return pipeline_of(settings).fit_survey(found.features, layout.kinds)
 
 
 def _fit(table: Table, layout: Layout, pipeline: Any, problem: Problem, settings: TrainOptions) -> Any:

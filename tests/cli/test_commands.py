@@ -213,3 +213,41 @@ def test_the_help_shows_its_examples_line_by_line():
     lines = [line.strip() for line in run("--help").stdout.splitlines()]
     assert "daskdml train covtype.parquet --target Cover_Type --output model.skops" in lines
     assert "daskdml demo" in lines and not any("\\b" in line for line in lines)
+
+
+def with_a_stray_value(folder, where=7):
+    rng = np.random.default_rng(0)
+    size = rng.normal(size=2000)
+    frame = pd.DataFrame({"size": size.astype(str), "amount": 3 * size})
+    frame.loc[where, "size"] = "oops"
+    frame.to_csv(folder / "t.csv", index=False)
+    return folder / "t.csv"
+
+
+def test_a_column_of_numbers_with_a_stray_value_is_said_to_be_taken_as_text(tmp_path):
+    result = run("train", with_a_stray_value(tmp_path), "--target", "amount", "--epochs", 1)
+    told = [line for line in result.stderr.splitlines() if "oops" in line]
+    assert result.exit_code == 0 and told == [
+        "column 'size' is taken as text, for 1 of 2,000 values looked at is no number, the first 'oops'; "
+        "to have numbers, and such values as missing, give --numeric size"
+    ]
+
+
+@pytest.mark.parametrize("where", [7, 1999])
+def test_numeric_takes_stray_values_as_missing(where, tmp_path):
+    path, model = with_a_stray_value(tmp_path, where), tmp_path / "m.skops"
+    told = trained(path, "--target", "amount", "--numeric", "size", "--output", model)
+    assert told["features"] == 1 and told["rows"] == 2000 and told["test"]["r2"] > 0.95
+    assert run("predict", model, path, "--output", tmp_path / "p.csv").exit_code == 0
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 2000
+    found = run("train", path, "--target", "size", "--numeric", "size", "--json", "--epochs", 1)
+    assert json.loads(found.stdout.splitlines()[-1])["rows"] == 1999
+
+
+def test_text_is_text_and_no_note_is_made_of_it(table, tmp_path):
+    path = to_csv(table, tmp_path)
+    assert "taken as text" not in run("train", path, "--target", "amount", "--epochs", 1).stderr
+    refused = run("train", path, "--target", "amount", "--numeric", "colour")
+    assert refused.exit_code == 2 and "--numeric colour: 400 of 400 values looked at are no numbers" in refused.stderr
+    other = run("train", to_parquet(table, tmp_path), "--target", "amount", "--numeric", "colour")
+    assert other.exit_code == 2 and "leave out --numeric colour" in other.stderr

@@ -257,3 +257,11 @@ def test_zarr_arrays_of_other_lengths_are_refused(tmp_path):
     group.create_array("y", data=np.zeros(3))
     with pytest.raises(InputError, match="'y' has 3 rows but 'x' has 4"):
         read_table(tmp_path / "x.zarr")
+
+
+def test_numeric_reads_what_is_no_number_late_in_a_csv_as_missing(tmp_path):
+    (tmp_path / "x.csv").write_text(csv_lines(200_000, "oops,2,x"))
+    got = read_table(tmp_path / "x.csv", block_bytes=300_000, numeric=["a"]).frame().compute(scheduler="sync")
+    assert np.flatnonzero(got["a"].isna()).tolist() == [59_999] and got["a"].iloc[-1] == 199_999
+    with pytest.raises(InputError, match="column 'a' holds 'oops'.*with --numeric a"):
+        read_table(tmp_path / "x.csv", block_bytes=300_000).frame().compute(scheduler="sync")
