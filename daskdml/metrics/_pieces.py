@@ -47,8 +47,6 @@ def _as_array(column: Any) -> Any:
 
 def _alike(arrays: list[Any]) -> list[Any]:
     """The arrays in the row chunks of the first lazy one; unknown lengths are computed only where they differ."""
-    import dask.array as da
-
     lazy = [a for a in arrays if _is_lazy(a)]
     first = lazy[0]
     if all(a.numblocks[0] == first.numblocks[0] for a in lazy) and len(lazy) == sum(a is not None for a in arrays):
@@ -58,8 +56,16 @@ def _alike(arrays: list[Any]) -> list[Any]:
     known_arrays = [a.compute_chunk_sizes() if _is_lazy(a) and np.isnan(a.shape[0]) else a for a in arrays]
     _check_lengths([a.shape[0] for a in known_arrays if a is not None])
     rows = next(a for a in known_arrays if _is_lazy(a)).chunks[0]
-    same = [da.from_array(a) if a is not None and not _is_lazy(a) else a for a in known_arrays]
-    return [None if a is None else a.rechunk({0: rows}) for a in same]
+    return [None if a is None else _in_rows(a, rows) for a in known_arrays]
+
+
+def _in_rows(array: Any, rows: tuple[int, ...]) -> Any:
+    """An array in these row chunks, told in full: Dask cannot choose chunks of objects, whose size it does not know."""
+    import dask.array as da
+
+    if _is_lazy(array):
+        return array.rechunk({0: rows})
+    return da.from_array(array, chunks=(rows, *((n,) for n in array.shape[1:])))
 
 
 def _blocks(array: Any, arrays: list[Any]) -> list[Any]:

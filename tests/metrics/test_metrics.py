@@ -7,6 +7,7 @@ import sklearn.metrics as reference
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from daskdml import metrics
+from daskdml.linear_model import SGDClassifier
 
 rng = np.random.default_rng(0)
 N = 300
@@ -75,6 +76,27 @@ def test_text_labels_and_sure_mistakes():
     assert metrics.log_loss(da.from_array(y, chunks=99), da.from_array(p, chunks=99)) == pytest.approx(
         reference.log_loss(y, p), rel=1e-9
     )
+
+
+TEXT = pd.Series(np.array(["no", "yes", "maybe"])[LABELS])
+OF_TEXT = {
+    "Series": TEXT,
+    "category": TEXT.astype("category"),
+    "objects": TEXT.to_numpy(object),
+    "dask Series": dd.from_pandas(TEXT, npartitions=3),
+    "dask objects": da.from_array(TEXT.to_numpy(object), chunks=70),
+}
+
+
+@pytest.mark.parametrize("y", OF_TEXT.values(), ids=OF_TEXT)
+@pytest.mark.parametrize("x", ["numpy", "dask array", "dask DataFrame"])
+def test_score_of_text_labels_here_and_there(x, y):
+    X = np.eye(3)[PREDICTED]
+    clf = SGDClassifier(max_iter=5, tol=None, random_state=0).fit(X, y)
+    lazy = {"dask array": da.from_array(X, chunks=(80, 3)), "dask DataFrame": dd.from_pandas(pd.DataFrame(X), 4)}
+    expected = reference.accuracy_score(TEXT.astype(object), clf.predict(X))
+    assert clf.score(lazy.get(x, X), y) == pytest.approx(expected)
+    assert metrics.accuracy_score(y, clf.predict(lazy.get(x, X))) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", CASES)
