@@ -5,9 +5,10 @@ from daskdml.data._cache import CacheSpec, cache_usage, release_cache
 from daskdml.data._dataset import Dataset, as_dataset
 from daskdml.data._labels import label_counts
 from daskdml.data._map import columns_of, map_rows
-from daskdml.data._memory import MemoryPlan, WorkerMemory, plan_memory, worker_memory
+from daskdml.data._memory import MemoryPlan, WorkerMemory, budget_bytes, plan_memory, worker_memory
 from daskdml.data._sources import is_in_memory
 from daskdml.data._stream import Load, stream
+from daskdml.data._waiting import explained, fatal_blocks, remedy, trouble, wait_for
 
 __all__ = [
     "Block",
@@ -20,13 +21,19 @@ __all__ = [
     "Target",
     "WorkerMemory",
     "as_dataset",
+    "budget_bytes",
     "cache_usage",
     "columns_of",
+    "explained",
+    "fatal_blocks",
     "is_in_memory",
     "label_counts",
     "map_rows",
     "plan_memory",
     "release_cache",
+    "remedy",
     "stream",
+    "trouble",
+    "wait_for",
     "worker_memory",
 ]

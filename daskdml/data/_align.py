@@ -11,6 +11,7 @@ import numpy as np
 
 from daskdml.data._checks import inconsistent
 from daskdml.data._sources import Source, is_frame, measured
+from daskdml.data._waiting import results_of
 
 # Rows of in-memory data are cut into blocks of about this many bytes.
 BLOCK_BYTES = 4 * 2**20
@@ -84,9 +85,8 @@ def _cut(source: Source, lengths: tuple[int, ...]) -> list[Any]:
 def _in_memory(X: Source, others: list[Source | None], client: Any, block_rows: int | None, n_blocks: int) -> list[Any]:
     # y beside an X in memory is small, wherever it comes from.
     lazy = [s for s in others if s is not None and s.lazy]
-    values = iter(
-        dask.compute(*(s.data for s in lazy)) if client is None else client.compute([s.data for s in lazy], sync=True)
-    )
+    columns = [s.data for s in lazy]
+    values = iter(dask.compute(*columns) if client is None else results_of(client, client.compute(columns)))
     others = [replace(s, data=next(values), lengths=None) if s is not None and s.lazy else s for s in others]
     _same_total([s.n_rows for s in (X, *others) if s is not None])
     n_rows = X.n_rows or 0

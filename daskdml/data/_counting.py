@@ -9,15 +9,22 @@ import dask
 from dask._task_spec import DataNode, GraphNode, List, Task, TaskRef
 from dask.base import get_scheduler, tokenize
 from dask.typing import Key
+from distributed import KilledWorker
 
+from daskdml.data._checks import place
 from daskdml.data._graph import materialise
+from daskdml.data._waiting import block_bytes_for, explained, results_of
 
 # Results of so many blocks are merged by one task.
 _FAN_IN = 16
 
 
 def per_block(
-    parts: Sequence[Any], function: Callable[..., Any], client: Any, merge: Callable[[list[Any]], Any] | None = None
+    parts: Sequence[Any],
+    function: Callable[..., Any],
+    client: Any,
+    merge: Callable[[list[Any]], Any] | None = None,
+    name: str = "X",
 ) -> list[Any]:
     """``function`` of the matching chunks of all parts, for each block; one value if they are merged.
 
@@ -26,30 +33,46 @@ def per_block(
     parts : sequence
         Aligned: dask collections, lists of in-memory pieces, or None.
     function : callable
-        Takes a chunk of each part, or None for a part that is None.
+        Takes a chunk of each part, or None for a part that is None; then how errors name the block.
     client : distributed.Client or None
         None for Dask's current scheduler.
     merge : callable, optional
         Of a list of results, again a result.
+    name : str, default "X"
+        What the first part is, for errors.
+
+    Raises
+    ------
+    RuntimeError
+        For a block that ends every worker that reads it, naming the block; for a cluster that does not go on.
     """
     lazy = [p for p in parts if p is not None and not isinstance(p, list)]
     graph, found = materialise(lazy)
     chunks = iter(found)
     keys = [p if p is None or isinstance(p, list) else next(chunks) for p in parts]
-    name = f"daskdml-{function.__name__.strip('_')}-{tokenize(found)}"
+    task = f"daskdml-{function.__name__.strip('_')}-{tokenize(found)}"
+    blocks = len(found[0])
     results: list[Key] = []
-    for i in range(len(found[0])):
-        node = Task((name, i), function, *(_argument(p, k, i) for p, k in zip(parts, keys, strict=True)))
+    for i in range(blocks):
+        chunk = (_argument(p, k, i) for p, k in zip(parts, keys, strict=True))
+        node = Task((task, i), function, *chunk, DataNode(None, place(i, blocks)))
         graph[node.key] = node
         results.append(node.key)
     level = 0
     while merge is not None and (len(results) > 1 or not level):
         level += 1
         results = [
-            _merged(graph, (f"{name}-merge{level}", i), merge, results[i : i + _FAN_IN])
+            _merged(graph, (f"{task}-merge{level}", i), merge, results[i : i + _FAN_IN])
             for i in range(0, len(results), _FAN_IN)
         ]
-    return _run(graph, results, client)
+    if client is None:
+        return list((get_scheduler() or dask.threaded.get)(graph, results))
+    try:
+        return results_of(client, client.get(graph, results, sync=False))
+    except KilledWorker as error:
+        index = _block_of(graph, [(task, i) for i in range(blocks)], error.task)
+        what = None if index is None else f"block {index} of {name}"
+        raise explained(error, what, block_bytes_for(client)) from None
 
 
 def _argument(part: Any, keys: Any, index: int) -> Any:
@@ -63,6 +86,16 @@ def _merged(graph: dict[Key, GraphNode], key: Key, merge: Callable[[list[Any]], 
     return key
 
 
-def _run(graph: dict[Key, GraphNode], keys: list[Key], client: Any) -> list[Any]:
-    get = client.get if client is not None else get_scheduler() or dask.threaded.get
-    return list(get(graph, keys))
+def _block_of(graph: dict[Key, GraphNode], keys: list[Key], task: Key) -> int | None:
+    """Which block a task belongs to: the only one of ``keys`` that needs it."""
+    found = []
+    for index, key in enumerate(keys):
+        needed, todo = {key}, [key]
+        while todo:
+            node = graph.get(todo.pop())
+            new = set(() if node is None else node.dependencies) - needed
+            needed |= new
+            todo.extend(new)
+        if task in needed:
+            found.append(index)
+    return found[0] if len(found) == 1 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -15,7 +16,7 @@ from daskdml.data._align import align, chunk_lengths
 from daskdml.data._block import Schema, Target
 from daskdml.data._futures import FutureInputs
 from daskdml.data._graph import materialise, reductions, repeats, split
-from daskdml.data._memory import check_merge
+from daskdml.data._memory import check_column, check_merge, plan_memory, worker_memory
 from daskdml.data._recipe import BlockRecipe, Decoding
 from daskdml.data._sources import Source, features, per_row, schema_of
 
@@ -49,6 +50,7 @@ class Dataset:
         self.target: Target | None = decoding.target
         self.token = decoding.token
         self.cacheable = cacheable
+        self._decoding = decoding
         self._futures = futures
 
     @property
@@ -92,6 +94,11 @@ class Dataset:
         """
         return self._futures.travelling(client)
 
+    def with_target(self, target: Target) -> Dataset:
+        """The same blocks with y written as ``target`` says, which need not be known when memory is checked."""
+        decoding = replace(self._decoding, target=target)
+        return Dataset([r.decoded(decoding) for r in self.recipes], decoding, self._futures, self.cacheable)
+
     def describe(self) -> dict[str, Any]:
         """What is known without reading any data."""
         return {
@@ -118,6 +125,7 @@ def as_dataset(
     client: Any = None,
     block_rows: int | None = None,
     n_blocks: int | None = None,
+    memory_budget: int | str | None = None,
 ) -> Dataset:
     """Divide X, y and sample_weight into the same row blocks, without reading them.
 
@@ -137,6 +145,8 @@ def as_dataset(
     block_rows, n_blocks : int, optional
         For in-memory data: rows of a block, or how many blocks to make at least (default: one for each
         thread of the cluster) of at most some megabytes.
+    memory_budget : int or str, optional
+        With a ``client``: what its workers' block caches are to take, for the check that blocks fit beside them.
 
     Returns
     -------
@@ -145,7 +155,8 @@ def as_dataset(
     Raises
     ------
     ValueError, TypeError
-        For what can be told without reading: lengths, shapes, dtypes. The rest is found by ``resolve``.
+        For what can be told without reading: lengths, shapes, dtypes, chunks larger than the workers of ``client``
+        have memory for. The rest is found by ``resolve``.
 
     Examples
     --------
@@ -163,10 +174,33 @@ def as_dataset(
         None if y is None else per_row(y, "y"),
         None if sample_weight is None or constant is not None else per_row(sample_weight, "sample_weight"),
     ]
+    if client is not None:
+        _check_memory(source, others, schema, client, memory_budget)
     parts = align(source, others, client, block_rows, n_blocks or _threads(client))
     lengths = chunk_lengths(parts[0])
     decoding = Decoding(uuid.uuid4().hex, len(lengths), schema, target, None if constant == 1 else constant)
     return _planned(source, parts, lengths, decoding, client)
+
+
+def _check_memory(X: Source, others: list[Source | None], schema: Schema, client: Any, budget: Any) -> None:
+    """Raise for chunks that do not fit in a worker, before any is read; of unknown lengths each is seen as it comes."""
+    memory = worker_memory(client)
+    rows = None if X.lengths is None else max(X.lengths, default=0)
+    largest = 0 if X.lengths is None else X.lengths.index(rows or 0)
+    # The model is not known yet: its share is checked when it is.
+    plan = plan_memory(
+        schema,
+        rows,
+        0,
+        memory.limits,
+        memory.baselines,
+        threads=memory.threads,
+        budget=budget,
+        largest=largest,
+    )
+    for source in others:
+        if source is not None and source.lazy and hasattr(source.data, "dtype"):
+            check_column(source.name, source.lengths, source.data.dtype.itemsize, plan)
 
 
 def _checked_dtype(dtype: Any) -> np.dtype | None:

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 
 from daskdml.data._align import align
-from daskdml.data._checks import all_finite, check_length
+from daskdml.data._checks import all_finite, check_length, place
 from daskdml.data._counting import per_block
 from daskdml.data._decode import column
 from daskdml.data._sources import per_row
 
 Counts = tuple[np.ndarray, np.ndarray]
+# Labels counted at a time: finding distinct ones takes several times their memory.
+_SLAB = 2**20
 
 
 def label_counts(y: Any, sample_weight: Any = None, *, client: Any = None) -> Counts:
@@ -47,29 +49,35 @@ def label_counts(y: Any, sample_weight: Any = None, *, client: Any = None) -> Co
         return _merge([_count(labels.data, None if weights is None else weights.data)])
     parts = align(labels, [weights], client, None, 1)
     if not labels.lazy:
-        return _merge([_count(y, w) for y, w in zip(*parts, strict=True)])
-    counts: Counts = per_block(parts, _count, client, _merge)[0]
+        return _merge([_count(y, w, place(i, len(parts[0]))) for i, (y, w) in enumerate(zip(*parts, strict=True))])
+    counts: Counts = per_block(parts, _count, client, _merge, name="y")[0]
     return counts
 
 
-def _count(y: Any, weight: Any = None) -> Counts:
+def _count(y: Any, weight: Any = None, where: str = "") -> Counts:
     labels = column(y)
     weights = None if weight is None else column(weight)
     if weights is not None:
-        check_length(len(labels), len(weights), "sample_weight", "")
-    _check_discrete(labels)
+        check_length(len(labels), len(weights), "sample_weight", where)
+    starts = range(0, max(len(labels), 1), _SLAB)
+    slabs = ((labels[i : i + _SLAB], None if weights is None else weights[i : i + _SLAB], i) for i in starts)
+    return _merge([_count_slab(*slab, where) for slab in slabs])
+
+
+def _count_slab(labels: np.ndarray, weights: np.ndarray | None, start: int, where: str) -> Counts:
+    _check_discrete(labels, start, where)
     if labels.dtype.kind == "O":
-        classes, codes = _object_classes(labels)
+        classes, codes = _object_classes(labels, start, where)
     else:
         classes, codes = np.unique(labels, return_inverse=True)
     return classes, np.bincount(codes, weights, minlength=len(classes)) if len(classes) else np.zeros(0, np.int64)
 
 
-def _object_classes(labels: np.ndarray) -> Counts:
+def _object_classes(labels: np.ndarray, start: int, where: str) -> Counts:
     """As ``np.unique``, but by hashing: text is slow to sort, and there are few distinct labels."""
     codes, found = pd.factorize(labels)
     if (codes < 0).any():
-        raise ValueError("Input y contains NaN: drop the rows without a label first.")
+        raise _missing("NaN", int(np.flatnonzero(codes < 0)[0]) + start, where)
     try:
         order = np.argsort(found)
     except TypeError as error:
@@ -80,11 +88,15 @@ def _object_classes(labels: np.ndarray) -> Counts:
     return found[order], rank[codes]
 
 
-def _check_discrete(labels: np.ndarray) -> None:
+def _missing(what: str, row: int, where: str) -> ValueError:
+    return ValueError(f"Input y contains {what}. First seen at {where}row {row}: drop the rows without a label first.")
+
+
+def _check_discrete(labels: np.ndarray, start: int, where: str) -> None:
     if labels.dtype.kind == "f":
         if not all_finite(labels):
             what = "NaN" if np.isnan(labels).any() else f"infinity or a value too large for {labels.dtype!r}"
-            raise ValueError(f"Input y contains {what}: drop the rows without a label first.")
+            raise _missing(what, int(np.flatnonzero(~np.isfinite(labels))[0]) + start, where)
         if (labels != np.floor(labels)).any():
             raise ValueError(
                 "Unknown label type: continuous. Maybe you are trying to fit a classifier, which expects discrete "

@@ -50,11 +50,12 @@ class MemoryPlan:
             raise _too_large(block.index, _BLOCKS * block.nbytes, self.limit_bytes or 0, self.max_block_bytes // row)
 
 
-def _too_large(index: int, need: int, limit: int, rows: int, why: str = "") -> ValueError:
-    remedy = f"rechunk X to at most {rows} rows a block" if rows > 0 else "a single row does not fit"
+def _too_large(index: int, need: int, limit: int, rows: int, why: str = "", name: str = "X") -> ValueError:
+    remedy = f"rechunk {name} to at most {rows} rows a block" if rows > 0 else "a single row does not fit"
     if need < limit:
         remedy += ", or use larger workers: the process itself, the model and the cache take the rest of the memory"
-    return ValueError(f"block {index} needs {format_bytes(need)} but a worker has {format_bytes(limit)}; {why}{remedy}")
+    which = f"block {index}" if name == "X" else f"block {index} of {name}"
+    return ValueError(f"{which} needs {format_bytes(need)} but a worker has {format_bytes(limit)}; {why}{remedy}")
 
 
 def plan_memory(
@@ -101,11 +102,10 @@ def plan_memory(
     >>> plan.cache_bytes // 2**20, plan.max_block_bytes // 2**20
     (88, 103)
     """
-    asked = None if budget is None else parse_budget(budget)
     row = _row_bytes(schema)
     need = None if max_block_rows is None or schema.sparse else _BLOCKS * max_block_rows * row
     plans = [
-        _plan_one(limit or None, base, k, row, need, model_bytes, asked, largest)
+        _plan_one(limit or None, base, k, row, need, model_bytes, budget, largest)
         for limit, base, k in _per_worker(worker_limits, baseline, threads)
     ]
     return min(plans, key=lambda p: (p.cache_bytes, p.max_block_bytes or 0))
@@ -118,27 +118,52 @@ def _plan_one(
     row: int,
     need: int | None,
     model: int,
-    asked: int | None,
+    budget: int | str | None,
     index: int,
 ) -> MemoryPlan:
+    asked = budget_bytes(budget)
     inflight = threads * ((need or 0) + 2 * model)
     if limit is None:
         return MemoryPlan(_unlimited() if asked is None else asked, None, None if need is None else inflight, None, row)
     # Blocks may take what is left under Dask's pause threshold; the cache only what keeps clear of spilling.
-    room = (int(_PAUSE * limit) - baseline - 2 * threads * model - (asked or 0)) // (threads * _BLOCKS)
+    free = int(_PAUSE * limit) - baseline - 2 * threads * model
+    room = free // (threads * _BLOCKS)
     if need is not None and need // _BLOCKS > room:
         raise _too_large(index, need * threads, limit, room // row)
     if room <= 0:
         raise ValueError(
-            f"a worker has {format_bytes(limit)} but its process takes {format_bytes(baseline)}, {threads} models "
-            f"{format_bytes(2 * threads * model)} and the cache {format_bytes(asked or 0)}: "
-            "give workers more memory, fewer threads, or a smaller memory_budget"
+            f"a worker has {format_bytes(limit)} but its process takes {format_bytes(baseline)} and {threads} models "
+            f"{format_bytes(2 * threads * model)}: give workers more memory, or fewer threads"
         )
+    if asked:
+        spare = max(0, free - threads * (_BLOCKS * row if need is None else need))
+        if asked > spare:
+            raise ValueError(
+                f"memory_budget={budget!r} is more than a worker can give to the block cache: of its limit of "
+                f"{format_bytes(limit)}, {format_bytes(spare)} are left beside the process, the blocks in flight and "
+                f"the models; give a memory_budget of at most {spare} bytes, or workers more memory"
+            )
+        room = (free - asked) // (threads * _BLOCKS)
     left = int(_USABLE * limit) - baseline - inflight
     if need is None:
         # Blocks of unknown size must find room too.
         left //= 2
     return MemoryPlan(max(0, left) if asked is None else asked, room, None if need is None else inflight, limit, row)
+
+
+def likely_block_bytes(limit: int, threads: int) -> int:
+    """About how large a block a worker has room for, where its process has not been measured."""
+    return max(0, int(_PAUSE * limit) - _BASELINE) // (max(1, threads) * _BLOCKS)
+
+
+def check_column(name: str, lengths: tuple[int, ...] | None, itemsize: int, plan: MemoryPlan) -> None:
+    """Raise where a chunk of y or of the weights, which is read in the chunks it has, is larger than a block may be."""
+    if lengths is None or plan.max_block_bytes is None:
+        return
+    rows = max(lengths, default=0)
+    if rows * itemsize > plan.max_block_bytes:
+        fits = plan.max_block_bytes // itemsize
+        raise _too_large(lengths.index(rows), _BLOCKS * rows * itemsize, plan.limit_bytes or 0, fits, name=name)
 
 
 def check_merge(lengths: tuple[int, ...] | None, schema: Schema, client: Any) -> None:
@@ -183,12 +208,20 @@ def _available() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def parse_budget(budget: int | str) -> int:
-    """A ``memory_budget`` in bytes."""
+def budget_bytes(budget: int | str | None) -> int | None:
+    """``memory_budget`` in bytes; None for None.
+
+    Raises
+    ------
+    ValueError
+        For what is no number of bytes, naming the parameter.
+    """
+    if budget is None:
+        return None
     try:
         nbytes = int(parse_bytes(budget))
-    except ValueError:
-        raise ValueError(f"memory_budget={budget!r} is no amount of memory; write it as '200MB' or 2e8") from None
+    except ValueError as error:
+        raise ValueError(f"memory_budget must be a number of bytes, or text such as '200MB', got {budget!r}") from error
     if nbytes < 0:
         raise ValueError(f"memory_budget must not be negative, got {budget!r}")
     return nbytes

@@ -89,6 +89,10 @@ class BlockRecipe:
         """Keys of the values that :meth:`resolve` wants as ``inputs``, in their order."""
         return self._given
 
+    def decoded(self, decoding: Decoding) -> BlockRecipe:
+        """The same raw chunks, turned into a block in another way."""
+        return BlockRecipe(self.index, self.rows, self._graph, self._given, self._outputs, decoding)
+
     def resolve(self, inputs: Sequence[Any] = ()) -> Block:
         """Make the block.
 

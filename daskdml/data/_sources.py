@@ -197,9 +197,9 @@ def measured(source: Source, client: Any = None) -> Source:
     """The same with its chunks' lengths computed: one pass over the data, only where nothing else will do."""
     if source.lengths is not None or not source.lazy:
         return source
-    lengths = per_block([source.data], _rows, client)
+    lengths = per_block([source.data], _rows, client, name=source.name)
     return replace(source, lengths=tuple(int(n) for n in lengths))
 
 
-def _rows(chunk: Any) -> int:
+def _rows(chunk: Any, where: str) -> int:
     return int(chunk.shape[0])

@@ -15,6 +15,7 @@ from daskdml.data._block import Block, Recipe
 from daskdml.data._cache import CacheSpec, Source, process_cache
 from daskdml.data._files import Buffers
 from daskdml.data._memory import MemoryPlan
+from daskdml.data._waiting import announce
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class stream:
         # A worker is known to its own threads only, not to the prefetch thread.
         worker = _worker()
         self._directory = None if worker is None else str(worker.local_directory)
+        self._worker = worker
         self._limit: int | None = None if worker is None else worker.memory_manager.memory_limit
         if worker is not None:
             settle(worker)
@@ -161,6 +163,8 @@ class stream:
         values = [self._inputs.pop(recipe.index, ())]
 
         def make() -> Block:
+            if self._limit and recipe.rows is None:
+                announce(self._worker, recipe)
             try:
                 block = recipe.resolve(values.pop())
             except MemoryError as error:

@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskdml.checkpoint import Cadence
-from daskdml.data import columns_of, is_in_memory, map_rows
+from daskdml.data import budget_bytes, columns_of, is_in_memory, map_rows
 from daskdml.linear_model._identity import identity_of
 from daskdml.linear_model._split import validation_mask
 from daskdml.linear_model._training import Distributed, Memory, run, seed_of
@@ -89,6 +89,7 @@ class BaseSGD(BaseEstimator):
                 "set average=False"
             )
         as_strategy(self.strategy)
+        budget_bytes(self.memory_budget)
         Cadence.of(self.checkpoint_every)
 
     def _open_checkpoint(self, resume: bool) -> Checkpoint | None:

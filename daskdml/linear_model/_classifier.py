@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
@@ -27,7 +28,6 @@ from daskdml.linear_model._training import (
     distribute,
     plain_features,
     stays_in_process,
-    working_client,
 )
 from daskdml.metrics import accuracy_score
 from daskdml.models import LinearModel, problems_of
@@ -383,14 +383,16 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         """The data as blocks, and what is known of the labels."""
         if stays_in_process(self.strategy, X, y, sample_weight, start=start):
             return self._memory(plain_features(X), y, sample_weight, classes, first)
-        counts = None
-        if classes is None:
-            classes, counts = label_counts(y, client=working_client())
-        labels = Labels(np.asarray(classes), counts)
-        labels.check()
         self._note_columns(X, reset=first)
         dtype = None if first else self.coef_.dtype
-        return distribute(self.strategy, X, y, sample_weight, Target(labels.classes), dtype, start), labels
+        # Labels are counted after this, because it refuses what does not fit in memory.
+        data = distribute(self.strategy, X, y, sample_weight, Target(), dtype, start, self.memory_budget)
+        counts = None
+        if classes is None:
+            classes, counts = label_counts(y, client=data.client)
+        labels = Labels(np.asarray(classes), counts)
+        labels.check()
+        return replace(data, dataset=data.dataset.with_target(Target(labels.classes))), labels
 
     def _memory(
         self, X: Any, y: Any, sample_weight: Any, classes: np.ndarray | None, first: bool

@@ -258,7 +258,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         if not stays_in_process(self.strategy, X, y, sample_weight, start=start):
             self._note_columns(X, reset=first)
             dtype = None if first else self.coef_.dtype
-            return distribute(self.strategy, X, y, sample_weight, Target(), dtype, start), None
+            return distribute(self.strategy, X, y, sample_weight, Target(), dtype, start, self.memory_budget), None
         X, y = validate_data(
             self,
             plain_features(X),

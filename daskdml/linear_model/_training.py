@@ -98,13 +98,26 @@ def distribute(
     target: Target,
     dtype: Any = None,
     start: FitStart | None = None,
+    memory_budget: Any = None,
 ) -> Distributed:
-    """The data as blocks for the active cluster, or the embedded one; for as many replicas as ``start`` had."""
+    """The data as blocks for the active cluster, or the embedded one; for as many replicas as ``start`` had.
+
+    What cannot fit in the workers is refused here, before anything is read.
+    """
     client = working_client()
     wanted = as_strategy(strategy).n_replicas
     if wanted is None:
         wanted = max(1, sum(client.nthreads().values())) if start is None else start.n_replicas
-    dataset = as_dataset(X, y, sample_weight, target=target, dtype=dtype, client=client, n_blocks=wanted)
+    dataset = as_dataset(
+        X,
+        y,
+        sample_weight,
+        target=target,
+        dtype=dtype,
+        client=client,
+        n_blocks=wanted,
+        memory_budget=memory_budget,
+    )
     return Distributed(dataset, client, wanted)
 
 

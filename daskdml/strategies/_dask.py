@@ -18,15 +18,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import dask
 import numpy as np
-from distributed import Client, Future, wait
+from distributed import Client, Future
 from distributed.comm.core import CommClosedError
 
-from daskdml.data import Dataset, release_cache
+from daskdml.data import Dataset, explained, fatal_blocks, release_cache, remedy, trouble, wait_for
 from daskdml.models import Model
 from daskdml.monitor import StopTraining
 from daskdml.strategies import _tasks
-from daskdml.strategies._limits import budget, explained
+from daskdml.strategies._limits import budget
 from daskdml.strategies._plan import Work
 from daskdml.strategies._strategy import Agreed, OnRound, Synchronous
 from daskdml.strategies._work import Blocks, Report
@@ -88,6 +89,8 @@ class DaskRunner:
             try:
                 return self._epoch(agreed, rounds, active, once)
             except _LOST as error:
+                if self.client.status == "running":
+                    self._give_up_on_fatal_blocks()
                 if attempt == _RETRIES or self.client.status != "running":
                     raise RuntimeError(
                         f"the cluster lost the parameters of this epoch {attempt + 1} times ({error!r}): "
@@ -238,6 +241,13 @@ class DaskRunner:
     def _threads(self) -> dict[str, int]:
         return {a: max(1, n) for a, n in self.client.nthreads().items()}
 
+    def _give_up_on_fatal_blocks(self) -> None:
+        """Raise where one block has ended as many workers as Dask lets one task end: it would end the next one too."""
+        what, deaths = self._fatal()
+        if deaths > dask.config.get("distributed.scheduler.allowed-failures"):
+            fits = remedy(self.plan.max_block_bytes, self._row_bytes)
+            raise RuntimeError(f"workers died {deaths} times while making {what}: {fits}") from None
+
     def _job_again(self) -> None:
         deadline = time.monotonic() + _PATIENCE
         while not self._threads():
@@ -254,43 +264,31 @@ class DaskRunner:
     def _gather_ready(self, future: Future) -> None:
         self._wait([future], "ALL_COMPLETED")
         if future.status == "error":
-            raise explained(future.exception()) from None
+            raise self._explained(future.exception()) from None
         if future.status in ("cancelled", "lost"):
             raise CancelledError(future.key)
 
     def _wait(self, futures: list[Future], when: str) -> None:
-        """Wait, but not for a cluster that has no worker any more, or none that would begin a task."""
-        idle_since: float | None = None
-        while True:
-            try:
-                with self.client.as_current():
-                    wait(futures, timeout=2.0, return_when=when)
-                return
-            except TimeoutError:
-                trouble = self._trouble()
-                idle_since = None if trouble is None else idle_since or time.monotonic()
-                if trouble is not None and idle_since is not None and time.monotonic() - idle_since > _PATIENCE:
-                    raise RuntimeError(trouble) from None
+        wait_for(self.client, futures, when, _PATIENCE)
 
     def _trouble(self) -> str | None:
-        """Why nothing goes on at the moment, or None."""
-        if self.client.status != "running":
-            raise RuntimeError(
-                f"the connection to the scheduler is {self.client.status}: the fit cannot go on; "
-                "start a scheduler, connect a Client, and fit again"
-            )
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
-        if not workers:
-            return (
-                f"the cluster has had no worker for {_PATIENCE:.0f} s: start workers, or look at their logs for "
-                "why they ended (often the memory limit), and fit again"
-            )
-        if all(w["status"] == "paused" and not w["metrics"].get("executing") for w in workers):
-            return (
-                f"every worker has been paused by Dask for {_PATIENCE:.0f} s, its process above 80 % of its memory "
-                "limit with nothing running: give workers more memory, or X in smaller blocks"
-            )
-        return None
+        return trouble(self.client, _PATIENCE)
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """An error of a task; a killed worker with the block that it was making."""
+        return explained(error, self._fatal()[0], self.plan.max_block_bytes, self._row_bytes)
+
+    def _fatal(self) -> tuple[str | None, int]:
+        """The blocks that workers most often ended with, in words, and how often."""
+        found = fatal_blocks(self.client, self.data.token).most_common(2)
+        worst = [block for block, deaths in found if deaths == found[0][1]]
+        if not worst:
+            return None, 0
+        return "block " + " or ".join(map(str, sorted(worst))), found[0][1]
+
+    @property
+    def _row_bytes(self) -> int:
+        return 0 if self.data.schema.sparse else self.plan.row_bytes
 
 
 def _segments(work: Work) -> Iterator[Work]:

@@ -1,22 +1,13 @@
-"""What a fit may take of a cluster's memory, and what it says when a worker died of it."""
+"""What a fit may take of a cluster's memory."""
 
 from __future__ import annotations
 
-from distributed import Client, KilledWorker
+from distributed import Client
 
-from daskdml.data import CacheSpec, Dataset, MemoryPlan, plan_memory, worker_memory
+from daskdml.data import CacheSpec, Dataset, MemoryPlan, explained, plan_memory, worker_memory
 from daskdml.models import Model
 
-
-def explained(error: BaseException) -> BaseException:
-    """The user's error as it is; a killed worker with its likely reason."""
-    if isinstance(error, KilledWorker):
-        return RuntimeError(
-            f"workers died {error.allowed_failures + 1} times while running {error.task}, the last one "
-            f"{error.last_worker.address}: most often a block does not fit in the worker's memory; "
-            "rechunk to smaller blocks, give memory_budget, or give workers more memory"
-        )
-    return error
+__all__ = ["budget", "explained"]
 
 
 def budget(

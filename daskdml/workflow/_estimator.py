@@ -79,7 +79,7 @@ def _unknown(name: str, known: list[str]) -> InputError:
 
 def _check(estimator: Any, task: str) -> None:
     """All that a fit checks before it looks at its data."""
-    from daskdml.data._memory import parse_budget
+    from daskdml.data import budget_bytes
     from daskdml.models import LinearModel
     from daskdml.monitor import CallbackList
     from daskdml.numerics import BINARY, REGRESSION
@@ -88,7 +88,7 @@ def _check(estimator: Any, task: str) -> None:
     estimator._check_parameters()
     CallbackList(estimator.callbacks)
     if estimator.memory_budget is not None:
-        parse_budget(estimator.memory_budget)
+        budget_bytes(estimator.memory_budget)
     settings = estimator._settings(BINARY if task == CLASSIFICATION else REGRESSION, False)
     # How many features and classes there are is not known yet, and no strategy minds.
     estimator.strategy.check(LinearModel(settings, 1, 1, np.dtype(np.float32), np.ones(1), np.ones(1)))

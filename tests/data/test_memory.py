@@ -46,9 +46,9 @@ def test_a_row_that_does_not_fit():
 
 
 def test_a_model_that_does_not_fit():
-    with pytest.raises(ValueError, match="give workers more memory, fewer threads, or a smaller memory_budget"):
+    with pytest.raises(ValueError, match="give workers more memory, or fewer threads"):
         plan_memory(SCHEMA, None, 300 * MB, [700 * MB], 250 * MB)
-    with pytest.raises(ValueError, match="the cache 600.00 MiB"):
+    with pytest.raises(ValueError, match="memory_budget='600MiB' is more than"):
         plan_memory(SCHEMA, None, 0, [700 * MB], 250 * MB, budget="600MiB")
 
 
@@ -94,4 +94,4 @@ def test_joining_column_chunks_is_checked_against_the_workers(process_client):
     wide = da.ones((2_400_000, 20), chunks=(1_200_000, 10))
     with pytest.raises(ValueError, match="block 0 needs 366.21 MiB but a worker has 381.47 MiB; joining its column"):
         as_dataset(wide, target=None, client=client)
-    assert as_dataset(wide.rechunk((100_000, 10)), target=None, client=client).n_blocks == 24
+    assert as_dataset(wide.rechunk((20_000, 10)), target=None, client=client).n_blocks == 120
