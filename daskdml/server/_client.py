@@ -17,15 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from daskdml.server._clock import Ticket
+from daskdml.server._clock import Ticket, shares
 from daskdml.server._remote import Directory, Gone, Refused, Remote, Unreachable
 from daskdml.server._shard import Push, View
-from daskdml.server._tables import Partition, Update
+from daskdml.server._tables import Partition, Update, add_update
 
 # Seconds a shard may stay unserved before a runner gives up; losing both copies takes a new start by the driver.
 _PATIENCE = 60.0
 # Seconds between looks for who serves a shard now.
 _PAUSE = 0.02
+# Of own updates that the server has, so many bytes are kept to count for more while others are behind.
+_KEPT_BYTES = 2**26
 # Seconds of one message, however large.
 _TIMEOUT = 30.0
 # Seconds the server holds an answer back that has no news: as long may the end of a fit have to wait.
@@ -50,13 +52,15 @@ class Reading:
     """Parameters as a replica may train on them, and what is in them.
 
     ``shards`` is the number of updates each shard had applied, ``clocks`` the lane clocks it had then, ``replayed`` the
-    tickets of the reader added on top, and ``minimum`` the slowest lane's clock of all shards.
+    tickets of the reader added on top, ``boosted`` those of them, or of what the server had, that count in full, and
+    ``minimum`` the slowest lane's clock of all shards.
     """
 
     values: dict[str, np.ndarray]
     shards: dict[int, int]
     clocks: dict[int, dict[int, int]]
     replayed: dict[int, list[tuple[int, int, int]]]
+    boosted: dict[int, list[tuple[int, int, int]]]
     minimum: int
 
 
@@ -68,6 +72,11 @@ class _Sent:
     ticket: Ticket | None
     parts: list[dict[str, Update]]
     token: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values and keys."""
+        return sum(update.nbytes for part in self.parts for update in part.values())
 
 
 @dataclass
@@ -111,6 +120,13 @@ class Parameters:
         Let the server send news whenever the slowest lane has finished a clock, instead of asking after each push.
     replays : bool
         Whether own updates can be added on top (plain sums); otherwise a reader waits for its own updates.
+    boost : float, default 0
+        How many times more an own update counts for its runner itself while no other lane has finished its clock, and
+        less as they do. Updates are scaled down, so that those of all replicas make a mean: what is not there yet of
+        the others is taken to be like the own. Else a replica would learn from one clock to the next what it has
+        learnt already, and all would overshoot by as many times as reads lag behind.
+    parts : int, default 1
+        Tickets of a lane at each clock.
     """
 
     def __init__(
@@ -121,6 +137,8 @@ class Parameters:
         staleness: int | None,
         eager: bool = False,
         replays: bool = True,
+        boost: float = 0.0,
+        parts: int = 1,
     ):
         self.remote = remote
         self.partition = partition
@@ -129,6 +147,8 @@ class Parameters:
         # At staleness 0 a read has to be exact: nothing newer is of use.
         self._eager = eager and staleness != 0
         self._replays = replays and staleness != 0
+        self._boost, self._parts = boost if self._replays else 0.0, parts
+        self._ops = {table.name: table.op for table in partition.tables}
         self._directory = directory
         self._views: dict[int, View] = {}
         self._lock = threading.Lock()
@@ -151,24 +171,39 @@ class Parameters:
         values = self.partition.join([v.values for v in views])
         if len(views) == 1:
             values = {name: array.copy() for name, array in values.items()}
-        replayed: dict[int, list[tuple[int, int, int]]] = {}
+        replayed: dict[int, list[tuple[int, int, int]]] = {shard: [] for shard in range(len(views))}
+        boosted: dict[int, list[tuple[int, int, int]]] = {shard: [] for shard in range(len(views))}
         for shard, view in enumerate(views):
-            replayed[shard] = []
             if not self._replays:
                 continue
             for push in sent:
                 if push.number > own.contained(shard, view):
-                    add_updates(values, push.parts[shard], self.partition, shard)
+                    self._add(values, push, shard)
                     if push.ticket is not None:
                         replayed[shard].append(push.ticket.id)
+            if self._boost:
+                # Whoever helps a lane that is behind is to work as that lane would, which has not come so far.
+                before = [push for push in sent if push.ticket is not None and push.ticket.clock <= clock]
+                latest = {push.ticket.id: push for push in before if push.ticket is not None}
+                more = shares(list(latest), view.clocks, self._parts)
+                for id_, push in latest.items():
+                    if id_ in more:
+                        self._add(values, push, shard, self._boost * more[id_])
+                        boosted[shard].append(id_)
         self._forget(own)
         return Reading(
             values,
             {shard: view.sequence for shard, view in enumerate(views)},
             {shard: dict(view.clocks) for shard, view in enumerate(views)},
             replayed,
+            {shard: ids for shard, ids in boosted.items() if ids},
             min(view.minimum for view in views),
         )
+
+    def _add(self, values: dict[str, np.ndarray], push: _Sent, shard: int, factor: float = 1.0) -> None:
+        for name, update in push.parts[shard].items():
+            start, stop = self.partition.range(name, shard)
+            add_update(values[name][start:stop], update, self._ops[name], factor)
 
     def _begin(self, own: Own, least: int | None, patience: float) -> None:
         """A runner's first read: what is here may be older than what its lane has seen on another worker."""
@@ -220,13 +255,23 @@ class Parameters:
             self.traffic.received_bytes += sum(a.nbytes for a in view.values.values())
 
     def _forget(self, own: Own) -> None:
-        """Drop own updates that every view contains."""
+        """Drop own updates that every view contains, and that do not count in full any more."""
         with self._lock:
             views = [self._views.get(shard) for shard in range(self.partition.n_shards)]
         everywhere = min(0 if v is None else own.contained(shard, v) for shard, v in enumerate(views))
         with own.lock:
             while own.recent and own.recent[0].number <= everywhere:
+                # Without a bound on the staleness, a replica far ahead must not fill the memory with what it did.
+                small = sum(sent.nbytes for sent in own.recent) <= _KEPT_BYTES
+                if small and self._counts(own.recent[0], views):
+                    break
                 own.recent.popleft()
+
+    def _counts(self, push: _Sent, views: Sequence[View | None]) -> bool:
+        """Whether an own update counts for more than itself in one of the views."""
+        if not self._boost or push.ticket is None:
+            return False
+        return any(v is None or shares([push.ticket.id], v.clocks) for v in views)
 
     def _fetch(self) -> None:
         """Bring newer parameters while the replicas train."""
@@ -277,7 +322,7 @@ class Parameters:
             lambda shard: Push(generation, own.runner, sent.ticket, sent.parts[shard], sent.token),
         )
         with self._lock:
-            self.traffic.sent_bytes += sum(u.nbytes for part in sent.parts for u in part.values())
+            self.traffic.sent_bytes += sent.nbytes
         if any(answer.status == "fenced" for answer in answers):
             raise Refused("this runner belongs to an earlier run of the fit")
         with own.lock:
@@ -377,20 +422,3 @@ class Parameters:
         self._closed = True
         self._wanted.set()
         self._fetcher.join()
-
-
-def add_updates(values: dict[str, np.ndarray], updates: dict[str, Update], partition: Partition, shard: int) -> None:
-    """Add a shard's part of an update to whole tables, in the way the shard itself does."""
-    ops = {table.name: table.op for table in partition.tables}
-    for name, update in updates.items():
-        start, stop = partition.range(name, shard)
-        target = values[name][start:stop]
-        if update.keys is None:
-            if ops[name] == "max":
-                np.maximum(target, update.values, out=target)
-            else:
-                target += update.values
-        elif ops[name] == "max":
-            target[update.keys] = np.maximum(target[update.keys], update.values)
-        else:
-            target[update.keys] += update.values

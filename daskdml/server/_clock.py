@@ -7,9 +7,11 @@ what the gate of stale synchronous parallel training (Ho et al. 2013) looks at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+TicketId = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,29 @@ class Ticket:
     def id(self) -> tuple[int, int, int]:
         """Clock, lane and part: unique in a fit."""
         return self.clock, self.lane, self.part
+
+
+def shares(tickets: Sequence[TicketId], clocks: Mapping[int, int], parts: int = 1) -> dict[TicketId, float]:
+    """For how many other lanes each of a runner's tickets, given by its id, may stand: those that lack its clock.
+
+    They are shared out among the runner's tickets of that clock, and given as a part of all other lanes. What stands
+    for none is left out.
+
+    Examples
+    --------
+    >>> shares([(1, 0, 0)], {0: 3, 1: 1, 2: 0}), shares([(1, 0, 0)], {0: 3, 1: 2, 2: 0}), shares([(1, 0, 0)], {0: 3})
+    ({(1, 0, 0): 1.0}, {(1, 0, 0): 0.5}, {})
+    >>> shares([(1, 0, 0), (1, 1, 0)], {0: 3, 1: 1, 2: 0})
+    {(1, 0, 0): 0.25, (1, 1, 0): 0.25}
+    """
+    found: dict[TicketId, float] = {}
+    for clock in {ticket[0] for ticket in tickets}:
+        mine = [ticket for ticket in tickets if ticket[0] == clock]
+        lanes = {lane for _, lane, _ in mine}
+        lacking = sum(reached <= clock for lane, reached in clocks.items() if lane not in lanes)
+        if lacking:
+            found |= dict.fromkeys(mine, lacking * parts / len(mine) / (len(clocks) - 1))
+    return found
 
 
 class VectorClock:

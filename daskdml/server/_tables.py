@@ -69,6 +69,20 @@ class Update:
         return self.values.nbytes + (0 if self.keys is None else self.keys.nbytes)
 
 
+def add_update(values: np.ndarray, update: Update, op: str, factor: float = 1.0) -> None:
+    """Add an update, ``factor`` times, to the values of a table or of a range of it, in place, as a shard does.
+
+    The larger of two values is the same however often they are compared.
+    """
+    place = slice(None) if update.keys is None else update.keys
+    if op == "max":
+        values[place] = np.maximum(values[place], update.values)
+    elif factor == 1.0:
+        values[place] += update.values
+    else:
+        values[place] += update.values * values.dtype.type(factor)
+
+
 def thinned(values: np.ndarray) -> Update:
     """An update by ``values`` of a whole table; of what is not 0 only, where that makes the message half as long.
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from daskdml.server._clock import Ticket, VectorClock
+from daskdml.server._clock import Ticket, VectorClock, shares
 from daskdml.server._optimizers import Add, Optimizer
 from daskdml.server._shard import Push, Shard
-from daskdml.server._tables import Partition, Update
+from daskdml.server._tables import Partition, Update, add_update
 
 TicketId = tuple[int, int, int]
 Entry = tuple[int, TicketId | None, int]
@@ -42,6 +42,9 @@ class Read:
         For each shard, the lane clocks it had then.
     replayed : dict of int to list of ticket ids
         For each shard, the runner's own tickets that were added on top, in this order.
+    boosted : dict of int to list of ticket ids
+        For each shard, the runner's own tickets of clocks that not every lane had finished: they were added once
+        more, ``boost`` times the part of the other lanes that had not.
     number : int
         The how-many-eth read of the runner this is.
     """
@@ -53,6 +56,7 @@ class Read:
     clocks: dict[int, dict[int, int]]
     replayed: dict[int, list[TicketId]] = field(default_factory=dict)
     number: int = 0
+    boosted: dict[int, list[TicketId]] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[int, int, TicketId]:
@@ -64,7 +68,7 @@ class Read:
         return [
             *(self.generation, self.runner, self.number, self.ticket.epoch, *self.ticket.id),
             [
-                [shard, at, list(self.clocks[shard].items()), self.replayed.get(shard, [])]
+                [shard, at, list(self.clocks[shard].items()), self.replayed.get(shard, []), self.boosted.get(shard, [])]
                 for shard, at in self.shards.items()
             ],
         ]
@@ -77,10 +81,11 @@ class Read:
             generation,
             runner,
             Ticket(*ticket),
-            {shard: at for shard, at, _, _ in shards},
-            {shard: dict(clocks) for shard, _, clocks, _ in shards},
-            {shard: [_id(ticket) for ticket in replayed] for shard, _, _, replayed in shards},
+            {shard: at for shard, at, *_ in shards},
+            {shard: dict(clocks) for shard, _, clocks, _, _ in shards},
+            {shard: [_id(ticket) for ticket in replayed] for shard, _, _, replayed, _ in shards},
             number,
+            {shard: [_id(ticket) for ticket in boosted] for shard, _, _, _, boosted in shards if boosted},
         )
 
 
@@ -108,6 +113,8 @@ class Trace:
         earlier one did after that was undone.
     lost : list of int
         Runners of which not all reads are known, as they were killed.
+    boost : float
+        How many times more a runner's own updates count for itself while all others are behind.
     """
 
     lanes: int
@@ -120,6 +127,7 @@ class Trace:
     first_clock: int = 0
     begins: dict[int, dict[int, int]] = field(default_factory=dict)
     lost: list[int] = field(default_factory=list)
+    boost: float = 0.0
 
     def add_log(self, shard: int, log: Iterable[tuple[int, Ticket | None, int]]) -> None:
         """Set the log of a shard, as `Shard` keeps it."""
@@ -130,6 +138,7 @@ class Trace:
         plain = {
             **{name: getattr(self, name) for name in ("lanes", "parts", "staleness", "n_shards", "first_clock")},
             "lost": self.lost,
+            "boost": self.boost,
             "info": self.info,
             "begins": [[generation, list(begin.items())] for generation, begin in self.begins.items()],
             "logs": [[shard, log] for shard, log in self.logs.items()],
@@ -342,7 +351,8 @@ def _check_causes(trace: Trace, positions: list[dict[TicketId, tuple[int, int]]]
 def _check_all_applied(
     trace: Trace, reads: list[Read], positions: list[dict[TicketId, tuple[int, int]]], staleness: int | None
 ) -> None:
-    newest = max((read.generation for read in reads), default=0)
+    # Of the last one there may be no reads, where all was done already.
+    newest = max([*trace.begins, *(read.generation for read in reads)], default=0)
     end = trace.first_clock
     while all((end, lane, part) in positions[0] for lane in range(trace.lanes) for part in range(trace.parts)):
         end += 1
@@ -436,6 +446,15 @@ def _check_monotone(own: list[Read]) -> None:
                 )
 
 
+def _check_boosted(trace: Trace, read: Read, shard: int, mine: set[TicketId]) -> None:
+    """What counts more is the runner's own, each once, of clocks that not every lane had finished."""
+    boosted = read.boosted.get(shard, [])
+    more = shares(boosted, read.clocks[shard], trace.parts)
+    for id_, count in Counter(boosted).items():
+        if count > 1 or id_ not in more or (id_ not in mine and read.runner not in trace.lost):
+            raise TraceError(f"{_where(read, shard)}: {_name(id_)} must not count for more")
+
+
 def _check_own(trace: Trace, own: list[Read], positions: list[dict[TicketId, tuple[int, int]]]) -> int:
     """A runner's own updates are in what it reads, once; returns how often another's came first."""
     overlaps = 0
@@ -444,6 +463,7 @@ def _check_own(trace: Trace, own: list[Read], positions: list[dict[TicketId, tup
         pending: list[TicketId] = []
         mine: set[TicketId] = set()
         for read in own:
+            _check_boosted(trace, read, shard, mine)
             sequence, replayed = read.shards[shard], read.replayed.get(shard, [])
             for id_, count in Counter(replayed).items():
                 at, winner = where.get(id_, (sequence + 1, -1))
@@ -570,7 +590,8 @@ class _Replay:
     @staticmethod
     def _own(read: Read) -> Iterator[tuple]:
         """The reads whose updates were added on top of this one."""
-        return ((read.generation, read.runner, id_) for ids in read.replayed.values() for id_ in ids)
+        ids = (id_ for which in (read.replayed, read.boosted) for found in which.values() for id_ in found)
+        return ((read.generation, read.runner, id_) for id_ in ids)
 
     def _count_uses(self) -> Counter:
         uses: Counter = Counter()
@@ -638,16 +659,20 @@ class _Replay:
         read, pieces = self.reads[key], self.pieces.pop(key)
         for shard, ids in read.replayed.items():
             for id_ in ids:
-                own = (read.generation, read.runner, id_)
-                self._add_on_top(pieces[shard], self.updates[own][shard])
-                self._used(own)
+                self._add_on_top(pieces[shard], read, shard, id_, 1.0)
+        for shard, ids in read.boosted.items():
+            more = shares(ids, read.clocks[shard], self.trace.parts)
+            for id_ in ids:
+                self._add_on_top(pieces[shard], read, shard, id_, self.trace.boost * more[id_])
         values = self.partition.join([pieces[shard] for shard in range(len(self.shards))])
         self.updates[key] = self.partition.cut_updates(self.train(read.ticket, values))
 
-    def _add_on_top(self, values: dict[str, np.ndarray], updates: dict[str, Update]) -> None:
-        # A shard that lives for one push does it with the same operations as any other.
-        shard = Shard(0, values, self.partition.tables, VectorClock(()), Add(), None, copy=False)
-        shard.handle(Push(0, 0, None, updates, token="replayed"))
+    def _add_on_top(self, values: dict[str, np.ndarray], read: Read, shard: int, id_: TicketId, factor: float) -> None:
+        own = (read.generation, read.runner, id_)
+        ops = {table.name: table.op for table in self.partition.tables}
+        for name, update in self.updates[own][shard].items():
+            add_update(values[name], update, ops[name], factor)
+        self._used(own)
 
     def _used(self, key: tuple) -> None:
         self.uses[key] -= 1

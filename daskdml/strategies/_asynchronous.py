@@ -615,4 +615,5 @@ class AsynchronousFit:
             logs=logs,
             begins=self._begins,
             lost=sorted(self._runners.lost),
+            boost=self.strategy.boost(self.schedule.n_replicas),
         )

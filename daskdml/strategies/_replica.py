@@ -136,6 +136,8 @@ def _parameters(job: ReplicaJob, start: Begin) -> Iterator[Parameters]:
                     strategy.staleness,
                     strategy.eager,
                     not strategy.sends_gradients,
+                    strategy.boost(job.n_replicas),
+                    strategy.splits,
                 )
             )
         shared = _processes[key]
@@ -243,7 +245,7 @@ class _Runner:
         self.compression = as_compression(job.strategy.compression)
         self.residual: dict[str, np.ndarray] = {}
         self._residual_lock = threading.Lock()
-        self.scale = job.strategy.scale if job.strategy.scale is not None else 1.0 / job.n_replicas
+        self.scale = job.strategy.scale_of(job.n_replicas)
         self.reads = 0
         # What the ledger gave and has not been told of.
         self._holding: list[Ticket] = []
@@ -330,6 +332,7 @@ class _Runner:
             reading.clocks,
             reading.replayed,
             self.reads,
+            reading.boosted,
         )
 
     def _packed(self, updates: dict[str, Update]) -> dict[str, Update]:

@@ -72,6 +72,14 @@ class Asynchronous(BaseEstimator):
         """Whether an update of 0 is none, so that it need not be sent."""
         return bool(as_optimizer(self.optimizer).ignores_zeros)
 
+    def scale_of(self, n_replicas: int) -> float:
+        """What an update is multiplied with."""
+        return float(self.scale) if self.scale is not None else 1.0 / n_replicas
+
+    def boost(self, n_replicas: int) -> float:
+        """How many times more an own update counts for the replica itself while all others are behind."""
+        return max(0.0, 1.0 / self.scale_of(n_replicas) - 1.0)
+
     @property
     def needs_server(self) -> bool:
         """Whether even one replica needs a server, for a thing that plain SGD does not do."""

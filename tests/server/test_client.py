@@ -213,3 +213,21 @@ def test_a_runner_whose_updates_cannot_be_sent_does_not_wait_for_them(make):
     own.give_up()
     with pytest.raises(ServerLost, match="do not reach"):
         parameters.read(1, own)
+
+
+def test_what_the_others_have_not_brought_is_taken_to_be_like_the_own(make):
+    network, parameters = make(staleness=3)
+    parameters._boost = LANES - 1.0
+    own = Own(0)
+    parameters.read(0, own)
+    sent = parameters.note(own, Ticket(0, 0, 0), ones())
+    # Of a mean of two, the other half is not there: before the server has the own half, and after.
+    assert (parameters.read(1, own).values["w"] == 2).all()
+    parameters.push(own, sent, 0)
+    parameters._pull(range(2), None, 1.0)
+    reading = parameters.read(1, own)
+    assert (reading.values["w"] == 2).all() and reading.boosted == {0: [(0, 0, 0)], 1: [(0, 0, 0)]}
+    for shard in network.shards.values():
+        shard.handle(Push(0, 1, Ticket(0, 0, 1), network.partition.cut_updates(ones(3.0))[shard.index]))
+    parameters._pull(range(2), None, 1.0)
+    assert (parameters.read(1, own).values["w"] == 4).all() and not own.recent

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daskdml.server._clock import VectorClock
+from daskdml.server._clock import VectorClock, shares
 from daskdml.server._ledger import Ledger, Stop
 from daskdml.server._optimizers import Adam
 from daskdml.server._shard import Push, Shard
@@ -39,6 +39,7 @@ class Scene:
     restarts: int = 0
     moves: int = 0
     shared: bool = False
+    boost: float = 0.0
     adam: bool = False
     seed: int = 0
 
@@ -100,7 +101,7 @@ class Simulation:
             for i, part in enumerate(self.partition.cut(initial(n)))
         ]
         self.saved = [shard.snapshot() for shard in self.shards]
-        self.trace = Trace(scene.lanes, scene.parts, scene.staleness, n)
+        self.trace = Trace(scene.lanes, scene.parts, scene.staleness, n, boost=scene.boost)
         self.ledger = Ledger(scene.lanes, scene.parts, scene.staleness, scene.reassign, scene.speculate)
         self.closed = False
         self.open_epoch()
@@ -318,12 +319,21 @@ class Simulation:
     def begin(self, runner, ticket, views):
         parts = [{name: array.copy() for name, array in view.values.items()} for view in views]
         replayed = {shard: [] for shard in range(self.scene.n_shards)}
+        boosted = {shard: [] for shard in range(self.scene.n_shards)}
         if self.scene.staleness != 0:
             for number, own, updates in runner.sent:
                 for shard, view in enumerate(views):
                     if number > view.runners.get(runner.id, 0):
                         self.add(parts[shard], updates[shard])
                         replayed[shard].append(own.id)
+            before = [(own.id, updates) for _, own, updates in runner.sent if own.clock <= ticket.clock]
+            latest = dict(before) if self.scene.boost else {}
+            for shard, view in enumerate(views):
+                more = shares(list(latest), view.clocks, self.scene.parts)
+                for id_, updates in latest.items():
+                    if id_ in more:
+                        self.add(parts[shard], updates[shard], self.scene.boost * more[id_])
+                        boosted[shard].append(id_)
         self.trace.reads.append(
             Read(
                 runner.generation,
@@ -333,6 +343,7 @@ class Simulation:
                 {shard: dict(view.clocks) for shard, view in enumerate(views)},
                 replayed,
                 runner.reads,
+                {shard: ids for shard, ids in boosted.items() if ids},
             )
         )
         runner.reads += 1
@@ -342,13 +353,16 @@ class Simulation:
         values = self.partition.join(parts)
         self.at(duration, lambda: self.finish(runner, ticket, values))
 
-    def add(self, values, updates):
+    def add(self, values, updates, factor=None):
         for name, update in updates.items():
             keys = slice(None) if update.keys is None else update.keys
             if name == "seen":
-                values[name][keys] = np.maximum(values[name][keys], update.values)
-            else:
+                if factor is None:
+                    values[name][keys] = np.maximum(values[name][keys], update.values)
+            elif factor is None:
                 values[name][keys] += update.values
+            else:
+                values[name][keys] += update.values * values[name].dtype.type(factor)
 
     def finish(self, runner, ticket, values):
         if not runner.alive:
@@ -437,6 +451,7 @@ scenes = st.builds(
     restarts=st.integers(0, 2),
     moves=st.integers(0, 3),
     shared=st.booleans(),
+    boost=st.sampled_from([0.0, 0.0, 0.5]),
     adam=st.booleans(),
     seed=st.integers(0, 2**32),
 )
