@@ -5,6 +5,7 @@ See :func:`current_client`, :func:`embedded`, :func:`local` and :func:`retire`.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import gc
 import logging
@@ -13,16 +14,28 @@ import pydoc
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from typing import Any
 
 import dask
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, get_client, get_worker
+from distributed.client import FutureCancelledError
+from distributed.comm.core import CommClosedError
 from distributed.threadpoolexecutor import thread_state
 
 from daskdml._version import __version__
 
-__all__ = ["check_workers", "close_embedded", "current_client", "embedded", "local", "retire"]
+__all__ = [
+    "LOST",
+    "check_workers",
+    "close_embedded",
+    "connection_lost",
+    "current_client",
+    "embedded",
+    "local",
+    "retire",
+]
 
 _lock = threading.Lock()
 _embedded: Client | None = None
@@ -258,6 +271,37 @@ def _disown(cluster: Any) -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+LOST = (CommClosedError, CancelledError, asyncio.CancelledError, FutureCancelledError)
+"""What Dask raises where a process or a connection has ended: none of them says which."""
+
+
+def connection_lost(client: Client, patience: float = 2.0) -> RuntimeError | None:
+    """The error that says so where the connection to the scheduler is lost; None where it is there.
+
+    Parameters
+    ----------
+    client : Client
+    patience : float, default 2
+        Seconds to wait for the client to notice: its requests fail before its own connection does.
+
+    Examples
+    --------
+    >>> from daskdml.cluster import connection_lost, embedded
+    >>> connection_lost(embedded(), patience=0) is None
+    True
+    """
+    deadline = time.monotonic() + patience
+    while client.status == "running":
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.1)
+    address = getattr(client.scheduler, "address", None) or "an unknown address"
+    return RuntimeError(
+        f"the connection to the scheduler at {address} was lost: see whether it still runs, start it again if not, "
+        "connect to it and repeat this; a fit with a checkpoint goes on from there"
+    )
 
 
 def check_workers(client: Client, timeout: float = 30.0) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from dask.utils import format_bytes
 from distributed import Client, Future, KilledWorker, wait
 
+from daskdml.cluster import connection_lost
 from daskdml.data._block import Recipe
 from daskdml.data._memory import likely_block_bytes
 
@@ -44,11 +45,8 @@ def wait_for(client: Client, futures: Sequence[Future], when: str, patience: flo
 
 def trouble(client: Client, patience: float) -> str | None:
     """Why nothing goes on at the moment, or None."""
-    if client.status != "running":
-        raise RuntimeError(
-            f"the connection to the scheduler is {client.status}: the fit cannot go on; "
-            "start a scheduler, connect a Client, and fit again"
-        )
+    if (lost := connection_lost(client, patience=0)) is not None:
+        raise lost
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     if not workers:
         return (

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from daskdml.cluster import check_workers, current_client, embedded
+from daskdml.cluster import LOST, check_workers, connection_lost, current_client, embedded
 from daskdml.data import Block, Dataset, Schema, Target, as_dataset, is_in_memory
 from daskdml.data._sources import features
 from daskdml.models import LinearModel
@@ -145,12 +145,24 @@ def run(
     if isinstance(chosen, Asynchronous):
         if isinstance(data, Distributed):
             fit = AsynchronousFit(chosen, model, data.dataset, data.client, memory_budget)
-            with closing(fit), _not_lost(checkpoint):
+            with _connected(data), closing(fit), _not_lost(checkpoint):
                 return fit.train(agreed, schedule, listeners, info, checkpoint)
         # One replica has nobody to wait for: that is plain SGD.
         chosen = Averaging(n_replicas=1)
-    with closing(data.runner(chosen, model, memory_budget)) as runner, _not_lost(checkpoint):
+    with _connected(data), closing(data.runner(chosen, model, memory_budget)) as runner, _not_lost(checkpoint):
         return train(chosen, model, runner, agreed, schedule, listeners, info, checkpoint)
+
+
+@contextmanager
+def _connected(data: Memory | Distributed) -> Iterator[None]:
+    """Of a lost scheduler Dask tells in the words of whatever request was under way."""
+    try:
+        yield
+    except LOST as error:
+        lost = connection_lost(data.client) if isinstance(data, Distributed) else None
+        if lost is None:
+            raise
+        raise lost from error
 
 
 @contextmanager

@@ -8,7 +8,6 @@ epoch's recomputation. Tasks are pure, so what Dask runs again gives the same bi
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 import uuid
@@ -21,8 +20,8 @@ from typing import Any
 import dask
 import numpy as np
 from distributed import Client, Future
-from distributed.comm.core import CommClosedError
 
+from daskdml.cluster import LOST, connection_lost
 from daskdml.data import Dataset, explained, fatal_blocks, release_cache, remedy, trouble, wait_for
 from daskdml.models import Model
 from daskdml.monitor import StopTraining
@@ -42,8 +41,6 @@ _WINDOW = 2
 _RETRIES = 5
 # Seconds without any worker that would begin a task before the fit fails.
 _PATIENCE = 60.0
-
-_LOST = (CancelledError, asyncio.CancelledError, CommClosedError)
 
 
 class DaskRunner:
@@ -88,15 +85,16 @@ class DaskRunner:
             seen: list[Report] = []
             try:
                 return self._epoch(agreed, rounds, active, once)
-            except _LOST as error:
-                if self.client.status == "running":
-                    self._give_up_on_fatal_blocks()
-                if attempt == _RETRIES or self.client.status != "running":
+            except LOST as error:
+                if (lost := connection_lost(self.client, patience=0)) is not None:
+                    raise lost from error
+                self._give_up_on_fatal_blocks()
+                if attempt == _RETRIES:
                     raise RuntimeError(
-                        f"the cluster lost the parameters of this epoch {attempt + 1} times ({error!r}): "
-                        "see the workers' logs; the fit cannot go on"
+                        f"the cluster lost the parameters of this epoch {attempt + 1} times, the limit: see the "
+                        "workers' logs for why they ended (often the memory limit), and fit again"
                     ) from error
-                logger.warning("workers were lost with this epoch's parameters; it starts again (%r)", error)
+                logger.warning("workers were lost with this epoch's parameters; it starts again")
                 self._job_again()
         raise AssertionError("unreachable")
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client, Future, wait
-from distributed.client import FutureCancelledError
-from distributed.comm.core import CommClosedError
 
+from daskdml.cluster import LOST, connection_lost
 from daskdml.data import Dataset
 from daskdml.server import Changes, Group, Refused, ServerLost, Unreachable
 from daskdml.strategies._blocks import InputsLost
@@ -32,7 +29,7 @@ _LEAVE = 5.0
 _REPLACED = 10
 # A runner that ends so has lost what it works with, and another one goes on.
 _UNSERVED = (ServerLost, Refused, Unreachable)
-_GONE = (CancelledError, asyncio.CancelledError, CommClosedError, FutureCancelledError, InputsLost)
+_GONE = (*LOST, InputsLost)
 
 
 @dataclass
@@ -91,11 +88,8 @@ class Runners:
         deadline = time.monotonic() + _PATIENCE
         told = False
         while True:
-            if self.client.status != "running":
-                raise RuntimeError(
-                    f"the connection to the scheduler is {self.client.status}: the fit cannot go on; "
-                    "start a scheduler, connect a Client, and fit again"
-                )
+            if (lost := connection_lost(self.client, patience=0)) is not None:
+                raise lost
             threads = {a: max(1, n) for a, n in self.client.nthreads().items()}
             if threads:
                 return threads

@@ -43,11 +43,37 @@ def session(workers: int | None = None, memory_limit: str | None = None, schedul
     else:
         yield None
         return
-    with opened as client:
+    with opened as client, _told(client, None if scheduler is not None else memory_limit):
         check_workers(client)
         # Parts are surveyed, and predicted, by plain Dask tasks: no stream prepares their workers.
         client.run(_settle)
         yield client
+
+
+@contextmanager
+def _told(client: Any, memory_limit: str | None) -> Iterator[None]:
+    """What Dask raises for a lost worker or scheduler as one :class:`RunError` that says which, and the remedy."""
+    from distributed import KilledWorker
+
+    own = client.cluster is not None
+    asked = f" of {memory_limit}" if memory_limit else ""
+    remedy = "raise --memory-limit, or lower --workers" if own else "give the workers more memory"
+    limit = f"workers end when they use more than their memory limit{asked}: {remedy}"
+    try:
+        yield
+    except KilledWorker as error:
+        raise RunError(
+            f"workers died {error.allowed_failures + 1} times while running {error.task}; {limit}"
+        ) from error
+    except (*cluster.LOST, OSError) as error:
+        if isinstance(error, OSError) and not _of_connection(error):
+            raise
+        lost = None if own else cluster.connection_lost(client)
+        raise RunError(str(lost) if lost else f"the connection to a worker was lost; {limit}") from error
+
+
+def _of_connection(error: OSError) -> bool:
+    return isinstance(error, cluster.LOST) or "Timed out trying to connect" in str(error)
 
 
 def _settle(dask_worker: Any) -> None:

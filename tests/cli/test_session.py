@@ -10,8 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from distributed import LocalCluster
+from distributed.client import FutureCancelledError
+from distributed.comm.core import CommClosedError
 
-from daskdml.workflow import RunError, check_workers, demo, session
+from daskdml.workflow import RunError, _session, check_workers, demo, session
 
 HERE = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from daskdml.cli import main; main()"]
@@ -107,3 +109,73 @@ def test_an_interrupted_demonstration_leaves_nothing(how, tmp_path):
     assert process.returncode == 130
     assert stderr.strip().splitlines()[-1] == "daskdml: interrupted"
     assert list(tmp_path.glob("daskdml-demo-*")) == []
+
+
+def _until(stream, mark):
+    """Read till the mark: what is waited for has come about."""
+    read = b""
+    while mark not in read:
+        piece = os.read(stream.fileno(), 1 << 16)
+        assert piece, read
+        read += piece
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["averaging", "asp"])
+def test_a_scheduler_killed_during_a_fit_is_named(strategy, tmp_path):
+    pd.DataFrame({"x": range(5000), "y": [0, 1] * 2500}).to_csv(tmp_path / "t.csv", index=False)
+    code = (
+        "import time; from distributed import LocalCluster\n"
+        "if __name__ == '__main__':\n"
+        "    cluster = LocalCluster(n_workers=1, processes=False, protocol='tcp', host='127.0.0.1', memory_limit=0,"
+        " dashboard_address=None)\n"
+        "    print(cluster.scheduler_address, flush=True); time.sleep(600)"
+    )
+    options = ["--target", "y", "--strategy", strategy, "--epochs", "100000", "--param", "tol=null"]
+    # What a killed scheduler leaves behind lies in the test's own folder.
+    pipes = {"stdout": subprocess.PIPE, "env": environment(TMPDIR=str(tmp_path))}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as scheduler:
+        address = scheduler.stdout.readline().decode().strip()
+        arguments = ["train", str(tmp_path / "t.csv"), *options, "--scheduler", address]
+        with subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, **pipes) as fit:
+            try:
+                _until(fit.stderr, b"epoch=")
+                scheduler.kill()
+                _, stderr = fit.communicate(timeout=100)
+            finally:
+                scheduler.kill()
+                fit.kill()
+    last = stderr.decode().strip().splitlines()[-1]
+    assert fit.returncode == 1 and "0x" not in last
+    assert f"daskdml: the connection to the scheduler at {address} was lost: " in last
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CommClosedError("in <TCP (closed) Scheduler Broadcast>: Stream is closed"),
+        OSError("Timed out trying to connect to tcp://127.0.0.1:1 after 30 s"),
+        FutureCancelledError("key", "worker lost"),
+    ],
+)
+def test_a_worker_that_ends_is_told_with_the_remedy(error, client):
+    with pytest.raises(RunError) as caught, _session._told(client, "300MB"):
+        raise error
+    assert str(caught.value) == (
+        "the connection to a worker was lost; workers end when they use more than their memory limit of 300MB: "
+        "raise --memory-limit, or lower --workers"
+    )
+
+
+def test_other_errors_stay_as_they_are(client):
+    with pytest.raises(FileNotFoundError, match="x.csv"), _session._told(client, None):
+        raise FileNotFoundError(2, "No such file", "x.csv")
+
+
+def test_in_a_shell_too_little_memory_is_one_line_with_the_remedy(tmp_path):
+    pd.DataFrame({"x": range(200), "y": [0, 1] * 100}).to_csv(tmp_path / "t.csv", index=False)
+    done = shell("train", tmp_path / "t.csv", "--target", "y", "--workers", 1, "--memory-limit", "300MB", "--quiet")
+    # How much a process with its libraries takes, and so whether this is enough, depends on the machine.
+    assert done.returncode == 0 or (
+        done.returncode == 1 and "raise --memory-limit" in done.stderr and done.stderr.count("\n") == 1
+    )
