@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from daskdml.io._paths import compression_of, open_text
 
@@ -55,13 +56,82 @@ def _skip(file, n: int, compression: str | None) -> None:  # noqa: ANN001
         n -= len(chunk)
 
 
-def line_ranges(path: str, block_bytes: int) -> list[LineRange]:
-    """A file cut into ranges of at most about ``block_bytes``; a compressed one is unpacked once to be measured."""
+def line_ranges(path: str, block_bytes: int, quoted: bool = False) -> list[LineRange]:
+    """A file cut into ranges of at most about ``block_bytes``; a compressed one is unpacked once to be measured.
+
+    Where ``quoted``, lines may go on within quotes, and the file is read once to cut it only where none are open.
+    """
     compression = compression_of(path)
     size = os.path.getsize(path) if compression is None else _unpacked_size(path, compression)
     n = max(1, -(-size // block_bytes))
     cuts = [size * i // n for i in range(n + 1)]
+    if quoted and n > 1:
+        with open_text(path, compression) as file:
+            cuts[1:-1] = record_ends(file, cuts[1:-1])
+        cuts = sorted(set(cuts))
     return [LineRange(path, a, b, compression) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+
+
+def record_ends(file: BinaryIO, targets: list[int]) -> list[int]:
+    r"""For each of ``targets``, in rising order, the first end of a line at or after it where all quotes are closed.
+
+    A doubled quote within quotes changes nothing, so it is enough to count. A single quote that opens nothing, as
+    of 5" pipes, would make all that follows look quoted: where no end is found for long, the next line's is taken.
+
+    Examples
+    --------
+    >>> import io
+    >>> from daskdml.io._bytes import record_ends
+    >>> record_ends(io.BytesIO(b'1,"a\nb"\n2,c\n'), [3])
+    [8]
+    """
+    ends, at, is_open = [], 0, False
+    for target in targets:
+        while at < target and (chunk := file.read(min(target - at, _STEP))):
+            is_open ^= bool(chunk.count(b'"') & 1)
+            at += len(chunk)
+        first = 0
+        while at - target < _STEP and (line := file.readline()):
+            at += len(line)
+            is_open ^= bool(line.count(b'"') & 1)
+            first = first or at
+            if not is_open:
+                break
+        # The file is not gone back in: a later target before ``at`` is passed over by the same reading.
+        ends.append(first if is_open and first else at)
+        is_open = is_open and not first
+    return ends
+
+
+def whole_records(body: bytes) -> bytes:
+    r"""``body`` up to the last end of a line where all quotes are closed; as it is where there is none.
+
+    Examples
+    --------
+    >>> from daskdml.io._bytes import whole_records
+    >>> whole_records(b'1,"a"\n2,"b\n')
+    b'1,"a"\n'
+    """
+    at = end = quotes = 0
+    for line in body.splitlines(keepends=True) if b'"' in body else ():
+        at += len(line)
+        quotes += line.count(b'"')
+        end = end if quotes & 1 else at
+    return body[:end] if end else body
+
+
+def has_quotes(path: str, compression: str | None) -> bool:
+    """Whether the beginning of a file, or of a plain one also the middle and the end, shows quotes."""
+    with open_text(path, compression) as file:
+        if b'"' in file.read(_STEP):
+            return True
+        size = os.path.getsize(path) if compression is None else 0
+        for at in (size // 2, size - _STEP):
+            if at > _STEP:
+                file.seek(at)
+                if b'"' in file.read(_STEP):
+                    return True
+    return False
 
 
 def _unpacked_size(path: str, compression: str) -> int:

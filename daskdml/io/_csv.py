@@ -12,9 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pc
 
-from daskdml.io._bytes import LineRange, line_ranges
+from daskdml.io._bytes import LineRange, has_quotes, line_ranges, whole_records
 from daskdml.io._errors import InputError, unknown_name
-from daskdml.io._paths import open_text
+from daskdml.io._paths import compression_of, open_text
 from daskdml.io._table import Table
 
 _SAMPLE = 1 << 20
@@ -51,7 +51,7 @@ def read_csv(
     numeric: frozenset[str] = frozenset(),
 ) -> Table:
     """Ranges of lines become parts. Types come from samples at the start, middle and end of the files."""
-    files = [line_ranges(path, block_bytes) for path in paths]
+    files = [line_ranges(path, block_bytes, has_quotes(path, compression_of(path))) for path in paths]
     dialect = _dialect(paths[0], files[0][0].compression)
     for path, ranges in zip(paths[1:], files[1:], strict=True):
         other = _dialect(path, ranges[0].compression)
@@ -158,7 +158,7 @@ def _typed(dialect: Dialect, files: list[list[LineRange]], text: frozenset[str])
     tables = []
     for ranges in _spread(files):
         for r in _spread(ranges) if ranges[0].compression is None else ranges[:1]:
-            body = replace(r, stop=min(r.stop, r.start + _SAMPLE)).read()
+            body = whole_records(replace(r, stop=min(r.stop, r.start + _SAMPLE)).read())
             body = _after_header(body) if dialect.header and r.start == 0 else body
             if body.strip():
                 try:
@@ -225,10 +225,13 @@ def _explained(error: Exception, body: bytes, lines: LineRange, dialect: Dialect
     first, width = lines.first_line_number() + skipped, len(dialect.names)
     reader = csv.reader(io.StringIO(body.decode("utf-8", "replace")), delimiter=dialect.delimiter)
     types = dict(dialect.types)
+    hint = " (where a line break within quotes was taken for its end, take the break out)" if b'"' in body else ""
     for row in reader:
         where = f"{lines.path}, line {first + reader.line_num - 1}"
         if row and len(row) != width:
-            return InputError(f"{where}: {len(row)} fields where there should be {width}; mend or remove the line")
+            return InputError(
+                f"{where}: {len(row)} fields where there should be {width}; mend or remove the line{hint}"
+            )
         for name, value in zip(dialect.names, row, strict=False):
             if _misfit(value, types.get(name)):
                 floating = pa.types.is_floating(types[name])

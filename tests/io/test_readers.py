@@ -1,5 +1,6 @@
 import bz2
 import gzip
+import io
 
 import numpy as np
 import pandas as pd
@@ -265,3 +266,44 @@ def test_numeric_reads_what_is_no_number_late_in_a_csv_as_missing(tmp_path):
     assert np.flatnonzero(got["a"].isna()).tolist() == [59_999] and got["a"].iloc[-1] == 199_999
     with pytest.raises(InputError, match="column 'a' holds 'oops'.*with --numeric a"):
         read_table(tmp_path / "x.csv", block_bytes=300_000).frame().compute(scheduler="sync")
+
+
+def with_breaks(n, seed=0):
+    """Rows of which many hold line breaks, doubled quotes and delimiters within quotes."""
+    rng = np.random.default_rng(seed)
+    pieces = np.array(["plain", "two\nlines", 'a ""word""\n', "\n\n", "x,y", "", "1,2\n3,4"])
+    texts = [f'"{"".join(pieces[rng.integers(0, len(pieces), rng.integers(0, 4))])}"' for _ in range(n)]
+    return ["n,text,m", *(f"{i},{text},{i % 7}" for i, text in enumerate(texts))]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("n", [30_000, 40_001])
+def test_line_breaks_within_quotes_are_read_right_wherever_a_file_is_cut(n, packed, end, tmp_path):
+    body = (end.join(with_breaks(n)) + end).encode()
+    (tmp_path / "x.csv").write_bytes(gzip.compress(body) if packed else body)
+    table = read_table(tmp_path / "x.csv", block_bytes=20_000)
+    got = table.frame().compute(scheduler="sync")
+    expected = pd.read_csv(io.BytesIO(body), keep_default_na=False)
+    assert table.n_parts > 20 and got["n"].tolist() == list(range(n)) and got["m"].tolist() == expected["m"].tolist()
+    texts = [t.replace("\r\n", "\n") for t in got["text"]]
+    assert texts == [t.replace("\r\n", "\n") for t in expected["text"]]
+
+
+def test_single_quotes_that_open_nothing_do_not_join_the_parts(tmp_path):
+    lines = ["n,size", *(f'{i},a 5" pipe' if i == 77 else f"{i},wide" for i in range(400_000))]
+    (tmp_path / "x.csv").write_text("\n".join(lines) + "\n")
+    table = read_table(tmp_path / "x.csv", block_bytes=300_000)
+    parts = [part.compute(scheduler="sync") for part in table.parts]
+    assert table.n_parts > 10 and max(map(len, parts)) < 150_000
+    assert pd.concat(parts)["n"].tolist() == list(range(400_000))
+
+
+def test_a_line_break_within_quotes_that_no_sample_showed_is_named_as_a_cause(tmp_path, monkeypatch):
+    monkeypatch.setattr("daskdml.io._csv.has_quotes", lambda *_: False)
+    monkeypatch.setattr("daskdml.io._csv._SAMPLE", 1000)
+    text = "line\n" * 200
+    lines = ["n,text", *(f'{i},"{text}"' for i in range(500))]
+    (tmp_path / "x.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="where a line break within quotes was taken for its end, take the break out"):
+        read_table(tmp_path / "x.csv", block_bytes=20_000).frame().compute(scheduler="sync")
