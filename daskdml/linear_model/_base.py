@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
+from functools import cache, cached_property
 from numbers import Integral, Real
 from typing import Any
 
@@ -65,6 +66,12 @@ class BaseSGD(BaseEstimator):
     coef_: Any
     intercept_: Any
     t_: float
+
+    @classmethod
+    @cache
+    def _get_param_names(cls) -> list[str]:
+        # Several times a fit; scikit-learn reads the signature each time, which on few rows takes as long as training.
+        return super()._get_param_names()
 
     # -- parameters -----------------------------------------------------------------------------------
 
@@ -152,6 +159,20 @@ class BaseSGD(BaseEstimator):
         kept = {n: v if v.shape == getattr(fresh, n).shape else getattr(fresh, n) for n, v in state._asdict().items()}
         return Agreed(State(**kept), self._strategy_memory)
 
+    @cached_property
+    def history_(self) -> pd.DataFrame:
+        """A row a round: loss, rows, seconds computing, loading and waiting, bytes."""
+        # Made when it is asked for: on few rows a table takes longer than the fit.
+        history = self.__dict__.pop("_history", None)
+        if history is None:
+            raise AttributeError(f"this {type(self).__name__} has no history_: it is not fitted yet")
+        return history.to_frame()
+
+    def __getstate__(self) -> Any:
+        if "_history" in self.__dict__:
+            self.history_  # noqa: B018 (the table is what is kept)
+        return super().__getstate__()
+
     # -- fitting --------------------------------------------------------------------------------------
 
     def _train(
@@ -199,7 +220,8 @@ class BaseSGD(BaseEstimator):
             self.memory_budget,
             checkpoint,
         )
-        self.history_ = history.to_frame()
+        self.__dict__.pop("history_", None)
+        self._history = history
         self.n_replicas_ = data.n_replicas
         self.strategy_ = as_strategy(self.strategy)
         self.__dict__.pop("trace_", None)

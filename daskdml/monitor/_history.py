@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -41,6 +42,7 @@ COLUMNS: dict[str, str] = {
 """The columns of :meth:`History.to_frame`, in order, with their types."""
 
 _OF_ROUND = [f.name for f in fields(RoundEnd)]
+_values = operator.attrgetter(*_OF_ROUND)
 _NAN = float("nan")
 
 
@@ -74,8 +76,9 @@ class History(Callback):
         self._rows, self._earlier = self._earlier, []
 
     def on_round_end(self, event: RoundEnd) -> None:
-        row = {name: getattr(event, name) for name in _OF_ROUND}
-        self._rows.append(row | {"validation_score": _NAN, "learning_rate": _NAN})
+        row = dict(zip(_OF_ROUND, _values(event), strict=True))
+        row["validation_score"] = row["learning_rate"] = _NAN
+        self._rows.append(row)
 
     def on_epoch_end(self, event: EpochEnd) -> None:
         if not self._rows or self._rows[-1]["epoch"] != event.epoch:
@@ -98,7 +101,8 @@ class History(Callback):
             ``validation_score`` and ``learning_rate`` stand on the last round
             of an epoch and are NaN elsewhere.
         """
-        return pd.DataFrame(self._rows, columns=list(COLUMNS)).astype(COLUMNS)
+        columns = self.to_columns()
+        return pd.DataFrame({name: pd.Series(columns[name], dtype=kind) for name, kind in COLUMNS.items()})
 
     @property
     def n_rounds(self) -> int:

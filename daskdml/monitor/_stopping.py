@@ -92,11 +92,16 @@ class StoppingRule:
         learning_rate : array-like of shape (n_problems,) or float, optional
             Each problem's rate during this epoch; needed where ``adaptive``.
         """
-        values = np.broadcast_to(np.asarray(values, dtype=np.float64), (self.n_problems,))
+        values = np.asarray(values, dtype=np.float64)
+        if values.shape != (self.n_problems,):
+            values = np.broadcast_to(values, (self.n_problems,))
         rate = self._rate(learning_rate)
         running = ~self.stopped
-        self.stalled[running] = np.where(self._stalls(values, higher_is_better), self.stalled + 1, 0)[running]
+        stalled = (self.stalled + 1) * self._stalls(values, higher_is_better)
+        np.copyto(self.stalled, stalled, where=running)
         out_of_patience = running & (self.stalled >= self.n_iter_no_change)
+        if not out_of_patience.any():
+            return StopDecision(stop=~running, reduce_rate=out_of_patience)
         reduce_rate = out_of_patience & (rate > SMALLEST_RATE)
         self.stalled[reduce_rate] = 0
         self.stopped |= out_of_patience & ~reduce_rate
@@ -123,7 +128,8 @@ class StoppingRule:
         if self.best is None:
             self.best = np.full(self.n_problems, -np.inf if higher_is_better else np.inf)
         best = self.best
-        self.best = np.where(values > best if higher_is_better else values < best, values, best)
+        # Not np.maximum: a NaN does not become the best.
+        self.best = (np.fmax if higher_is_better else np.fmin)(values, best)
         if self.tol is None or self.tol == -np.inf:
             return np.zeros(self.n_problems, dtype=bool)
         return values < best + self.tol if higher_is_better else values > best - self.tol

@@ -35,7 +35,7 @@ from daskdml.numerics._settings import (
     settle,
 )
 from daskdml.numerics._sgd import train_rows
-from daskdml.numerics._shuffle import row_order, shuffle_in_place
+from daskdml.numerics._shuffle import row_order, seed_of_words, shuffle_in_place
 
 __all__ = [
     "ADAGRAD",
@@ -69,6 +69,7 @@ __all__ = [
     "penalties",
     "row_order",
     "scalar_rate",
+    "seed_of_words",
     "settle",
     "shuffle_in_place",
     "train_rows",

@@ -112,4 +112,4 @@ def settle(state: State) -> State:
 
 def copy_state(state: State) -> State:
     """A deep copy: a task that may run twice never changes the state it was given."""
-    return State(*(array.copy() for array in state))
+    return State._make([array.copy() for array in state])

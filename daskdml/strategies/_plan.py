@@ -18,7 +18,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from daskdml.numerics import row_order
+from daskdml.numerics import row_order, seed_of_words
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,15 @@ class Work:
 
 def part_of(order: np.ndarray, piece: Piece) -> np.ndarray:
     """A piece's part of the order of its block."""
+    if not piece.start and piece.stop == 1:
+        return order
     return order[int(piece.start * len(order)) : int(piece.stop * len(order))]
 
 
 def mixed_seed(*parts: int) -> int:
     """A 32-bit seed from several numbers."""
+    if len(parts) <= 4 and max(parts) < 2**32:
+        return int(seed_of_words(np.array((*parts, 0, 0, 0)[:4], dtype=np.uint32)))
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
@@ -104,6 +108,8 @@ def shares(n_blocks: int, n_replicas: int, seed: int, shuffle: bool) -> list[lis
 
 def cut(pieces: list[Piece], parts: int) -> list[list[Piece]]:
     """Divide a sequence of pieces into ``parts`` consecutive ones of equal size."""
+    if parts == 1:
+        return [list(pieces)]
     total = sum((p.size for p in pieces), Fraction(0))
     result: list[list[Piece]] = [[] for _ in range(parts)]
     at = Fraction(0)
@@ -158,6 +164,9 @@ def plan_replica(
     holdout: Holdout | None = None,
 ) -> list[Work]:
     """What one replica does in each round of an epoch."""
-    sequence = row_order(len(pieces), mixed_seed(seed, epoch, replica, 1) if shuffle else None)
-    parts = cut([pieces[i] for i in sequence], rounds) if pieces else [[] for _ in range(rounds)]
+    # A single piece, as of data in memory, has one order only: fits of few rows would spend their time on it.
+    if len(pieces) > 1:
+        sequence = row_order(len(pieces), mixed_seed(seed, epoch, replica, 1) if shuffle else None)
+        pieces = [pieces[i] for i in sequence]
+    parts = cut(pieces, rounds) if pieces else [[] for _ in range(rounds)]
     return [Work(replica, epoch, tuple(part), seed, shuffle, holdout) for part in parts]

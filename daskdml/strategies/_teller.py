@@ -128,6 +128,12 @@ class Teller:
         """Over rows and problems; one that has stopped counts with what it last had."""
         if not rows:
             return float("nan")
-        last = self.last.setdefault(name, np.zeros(len(sums)))
-        last[self.active] = sums[self.active] / rows
-        return float(last.mean())
+        last = self.last.get(name)
+        if last is None:
+            last = self.last[name] = np.zeros(len(sums))
+        if len(sums) == 1 and self.active[0]:
+            # Plain numbers: with few rows an epoch takes no longer than what is told of it.
+            last[0] = mean = float(sums[0]) / rows
+            return mean
+        np.divide(sums, rows, out=last, where=self.active)
+        return float(np.add.reduce(last) / len(last))

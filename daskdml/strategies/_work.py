@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -39,10 +41,13 @@ class Report:
     staleness: tuple[int, ...] = ()
 
     def __add__(self, other: Report) -> Report:
-        sums = {f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self) if f.name != "totals"}
+        sums = map(operator.add, _COUNTS(self), _COUNTS(other))
         if self.totals is None or other.totals is None:
-            return Report(self.totals or other.totals, **sums)
-        return Report(self.totals + other.totals, **sums)
+            return Report(self.totals or other.totals, *sums)
+        return Report(self.totals + other.totals, *sums)
+
+
+_COUNTS = operator.attrgetter(*(f.name for f in fields(Report) if f.name != "totals"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +115,13 @@ class _Orders:
 
     def __init__(self, work: Work):
         self._work = work
-        self._uses = Counter(piece.block for piece in work.pieces)
+        self._single = len(work.pieces) == 1
+        self._uses = Counter(() if self._single else (piece.block for piece in work.pieces))
         self._orders: dict[int, np.ndarray] = {}
 
     def of(self, piece: Piece, n_rows: int) -> np.ndarray:
+        if self._single:
+            return self._work.order(piece, n_rows)
         order = self._orders.get(piece.block)
         if order is None:
             order = self._orders[piece.block] = self._work.block_order(piece.block, n_rows)
@@ -125,14 +133,15 @@ class _Orders:
 
 def train_pieces(model: Model, state: Any, work: Work, active: np.ndarray, blocks: Blocks | InMemory) -> Report:
     """Learn from the rows of ``work``, changing ``state`` in place."""
-    nothing = Totals(0, np.zeros(model.n_problems), np.zeros(model.n_problems))
     totals: list[Totals] = []
     orders = _Orders(work)
 
     def visit(block: Block, piece: Piece) -> None:
         totals.append(model.train(state, block, orders.of(piece, block.n_rows), active))
 
-    return walk(blocks, work.pieces, visit) + Report(sum(totals, nothing))
+    report = walk(blocks, work.pieces, visit)
+    nothing = Totals(0, np.zeros(model.n_problems), np.zeros(model.n_problems)) if not totals else None
+    return Report(nothing or reduce(operator.add, totals), *_COUNTS(report))
 
 
 def add_pieces(

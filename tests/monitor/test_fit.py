@@ -1,9 +1,14 @@
 """Listeners of real fits: in the process, and on a cluster."""
 
+import copy
+import pickle
+import timeit
+
 import dask.array as da
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.linear_model import SGDClassifier as PlainClassifier
 
 from daskdml.linear_model import SGDClassifier, SGDRegressor
 from daskdml.monitor import Callback, History, ProgressBar, StopTraining
@@ -118,3 +123,27 @@ def test_a_fitted_estimator_shows_its_fit_in_a_notebook(data):
     clf.fit(*data)
     assert "daskdml-fit" in clf._repr_html_()
     assert "daskdml-fit" in clf._repr_mimebundle_()["text/html"]
+
+
+def test_the_table_is_made_when_it_is_asked_for_and_kept_in_copies():
+    clf = SGDClassifier(max_iter=3, tol=None)
+    assert not hasattr(clf, "history_")
+    clf.fit(np.eye(4), [0, 1, 0, 1])
+    assert "history_" not in vars(clf)
+    for other in (pickle.loads(pickle.dumps(clf)), copy.deepcopy(clf), clf):
+        assert other.history_["epoch"].tolist() == [1, 2, 3]
+    assert clf.history_ is clf.history_
+    clf.set_params(max_iter=1).partial_fit(np.eye(4), [0, 1, 0, 1])
+    assert len(clf.history_) == 1
+
+
+def test_fits_of_few_rows_cost_little_beside_their_epochs():
+    """Of what surrounds the training, nothing may grow with what is only looked at later."""
+    X, y = np.random.default_rng(0).standard_normal((100, 5)), np.arange(100) % 2
+    clf, plain = SGDClassifier(random_state=0), PlainClassifier(random_state=0)
+    seconds = {}
+    for one in (clf, plain):
+        one.partial_fit(X, y, classes=[0, 1])
+        seconds[one] = min(timeit.repeat(lambda one=one: one.partial_fit(X, y), number=10, repeat=10))
+    # About twice; a table a call would make it ten times.
+    assert seconds[clf] < 5 * seconds[plain]
