@@ -30,6 +30,8 @@ from daskdml.strategies import Agreed, Asynchronous, Checkpoint, FitStart, Holdo
 
 # scikit-learn's: a sparse row touches the intercept far more often than any of its weights.
 SPARSE_INTERCEPT_DECAY = 0.01
+# What a running mean of the coefficients is made of, named as in scikit-learn, where training goes on from it.
+MEAN_STATE = ("_standard_coef", "_standard_intercept", "_average_coef", "_average_intercept")
 _PER_COORDINATE = ("adagrad", "normalized")
 
 
@@ -72,6 +74,18 @@ class BaseSGD(BaseEstimator):
     def _get_param_names(cls) -> list[str]:
         # Several times a fit; scikit-learn reads the signature each time, which on few rows takes as long as training.
         return super()._get_param_names()
+
+    def set_params(self, **params: Any) -> BaseSGD:
+        """Set parameters, of a strategy that was given by name too: ``set_params(strategy__n_replicas=4)``.
+
+        Returns
+        -------
+        self
+        """
+        if any(name.startswith("strategy__") for name in params):
+            # What it is called has no parameters to set: the name becomes that strategy's object.
+            params["strategy"] = as_strategy(params["strategy"] if "strategy" in params else self.strategy)
+        return super().set_params(**params)
 
     # -- parameters -----------------------------------------------------------------------------------
 
@@ -270,7 +284,7 @@ class BaseSGD(BaseEstimator):
         self._optimizer_state = state._asdict()
         self._strategy_memory = trained.agreed.memory
         coef, intercept = self._shaped(state.coef), state.intercept.astype(state.coef.dtype)
-        for name in ("_standard_coef", "_standard_intercept", "_average_coef", "_average_intercept"):
+        for name in MEAN_STATE:
             self.__dict__.pop(name, None)
         if self.average:
             self._standard_coef, self._standard_intercept = coef, intercept
@@ -325,6 +339,13 @@ class BaseSGD(BaseEstimator):
     def _plain(self) -> tuple[np.ndarray, np.ndarray]:
         coef = self.coef_ if sparse.issparse(self.coef_) else np.atleast_2d(self.coef_)
         return coef, np.asarray(self.intercept_)
+
+    def _hand_over(self, plain: Any, names: tuple[str, ...]) -> None:
+        """Give a scikit-learn estimator those of the attributes that there are, as copies."""
+        for name in names:
+            if hasattr(self, name):
+                value = getattr(self, name)
+                setattr(plain, name, np.array(value) if isinstance(value, np.ndarray) else value)
 
     # -- the rest of scikit-learn's interface -----------------------------------------------------------
 

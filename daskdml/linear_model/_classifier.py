@@ -19,7 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from daskdml.data import Block, Schema, Target, is_in_memory, label_counts
-from daskdml.linear_model._base import BaseSGD, same
+from daskdml.linear_model._base import MEAN_STATE, BaseSGD, same
 from daskdml.linear_model._labels import Labels
 from daskdml.linear_model._probability import PROBABILITIES
 from daskdml.linear_model._training import (
@@ -357,9 +357,8 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
                 params["loss"] = "log_loss"
             plain = PlainClassifier(**params)
             plain.t_ = self.t_
-        for name in ("coef_", "intercept_", "classes_", "n_features_in_", "feature_names_in_"):
-            if hasattr(self, name):
-                setattr(plain, name, np.array(value) if isinstance(value := getattr(self, name), np.ndarray) else value)
+            self._hand_over(plain, MEAN_STATE)
+        self._hand_over(plain, ("coef_", "intercept_", "classes_", "n_features_in_", "feature_names_in_"))
         plain.n_iter_ = self.n_iter_
         return plain
 

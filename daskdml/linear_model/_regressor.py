@@ -12,7 +12,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from daskdml.data import Block, Schema, Target, is_in_memory
-from daskdml.linear_model._base import BaseSGD, same
+from daskdml.linear_model._base import MEAN_STATE, BaseSGD, same
 from daskdml.linear_model._labels import Labels
 from daskdml.linear_model._training import Distributed, Memory, distribute, plain_features, stays_in_process
 from daskdml.metrics import r2_score
@@ -245,9 +245,8 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         if self.learning_rate in ("adagrad", "normalized"):
             params["learning_rate"] = "constant"
         plain = PlainRegressor(**params)
-        for name in ("coef_", "intercept_", "n_features_in_", "feature_names_in_"):
-            if hasattr(self, name):
-                setattr(plain, name, np.array(value) if isinstance(value := getattr(self, name), np.ndarray) else value)
+        self._hand_over(plain, ("coef_", "intercept_", "n_features_in_", "feature_names_in_"))
+        self._hand_over(plain, MEAN_STATE)
         plain.t_, plain.n_iter_ = self.t_, self.n_iter_
         return plain
 

@@ -76,6 +76,7 @@ class Distributed:
 def stays_in_process(strategy: str | Synchronous | Asynchronous, *arrays: Any, start: FitStart | None = None) -> bool:
     """Whether a fit needs no cluster: data in memory, no active client, one replica; or a ``start`` without one."""
     chosen = as_strategy(strategy)
+    chosen.check_replicas()
     if not all(a is None or is_in_memory(a) for a in arrays) or chosen.n_replicas not in (None, 1):
         return False
     if isinstance(chosen, Asynchronous) and chosen.needs_server:

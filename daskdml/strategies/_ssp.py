@@ -35,7 +35,8 @@ class Asynchronous(BaseEstimator):
 
     def check(self, model: Model) -> None:
         """Raise ValueError for a model or parameters this strategy cannot train."""
-        for parameter in ("n_replicas", "clock_rows", "shards"):
+        self.check_replicas()
+        for parameter in ("clock_rows", "shards"):
             if getattr(self, parameter) is not None:
                 require_count(self, parameter)
         require_count(self, "splits")
@@ -57,6 +58,11 @@ class Asynchronous(BaseEstimator):
         if self.sends_gradients:
             state = model.init()
             model.slopes(state, model.zero_gradient(state))
+
+    def check_replicas(self) -> None:
+        """Raise ValueError for a number of replicas that is none: it is needed before there is a model."""
+        if self.n_replicas is not None:
+            require_count(self, "n_replicas")
 
     @property
     def _who(self) -> str:

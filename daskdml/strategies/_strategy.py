@@ -73,6 +73,10 @@ class Synchronous(BaseEstimator, ABC):
 
     def check(self, model: Model) -> None:
         """Raise ValueError for a model or parameters this strategy cannot train."""
+        self.check_replicas()
+
+    def check_replicas(self) -> None:
+        """Raise ValueError for a number of replicas that is none: it is needed before there is a model."""
         if self.n_replicas is not None:
             require_count(self, "n_replicas")
 

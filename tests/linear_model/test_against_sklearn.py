@@ -166,6 +166,21 @@ def test_to_sklearn_predicts_the_same(loss, rate, kind):
         other.partial_fit(X, y)
 
 
+@pytest.mark.parametrize("average", [False, True, 40, 10**6])
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+def test_scikit_learn_goes_on_where_to_sklearn_left(kind, average):
+    X, y = classification("multiclass" if kind == "regression" else kind)
+    ours = SGDRegressor if kind == "regression" else SGDClassifier
+    rate = {"learning_rate": "constant", "eta0": 0.01}
+    clf = ours(average=average, shuffle=False, max_iter=3, tol=None, **rate).fit(X, y)
+    other = clf.to_sklearn()
+    # One call: its classifier forgets the intercept under the mean after each.
+    clf.partial_fit(X, y)
+    other.partial_fit(X, y)
+    np.testing.assert_allclose(other.coef_, clf.coef_, atol=1e-9)
+    np.testing.assert_allclose(other.intercept_, clf.intercept_, atol=1e-9)
+
+
 @pytest.mark.parametrize("penalty", ["l2", "l1"])
 @pytest.mark.parametrize("rate", ["adagrad", "normalized", "adaptive"])
 def test_softmax_reaches_the_optimum(rate, penalty):
