@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from daskdml._version import __version__
@@ -9,6 +10,21 @@ from daskdml._version import __version__
 if TYPE_CHECKING:
     from daskdml.strategies import ASP, BSP, ESSP, SSP, Averaging
 
+# What users reach as `daskdml.plot` without importing it.
+_ROOMS = (
+    "checkpoint",
+    "cluster",
+    "data",
+    "io",
+    "linear_model",
+    "metrics",
+    "monitor",
+    "plot",
+    "preprocessing",
+    "server",
+    "strategies",
+    "workflow",
+)
 __all__ = ["ASP", "BSP", "ESSP", "SSP", "Averaging", "__version__"]
 
 
@@ -19,8 +35,11 @@ def __getattr__(name: str) -> Any:
 
         globals()[name] = value = getattr(strategies, name)
         return value
+    if name in _ROOMS:
+        # The import itself makes it an attribute of the package.
+        return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
+    return sorted({*__all__, *_ROOMS, *(name for name in globals() if name.startswith("__"))})

@@ -85,6 +85,20 @@ def test_importing_everything_brings_no_optional_package():
     assert done.stdout.strip() == "[]"
 
 
+def test_rooms_are_attributes_that_are_imported_when_asked_for():
+    code = (
+        "import sys, daskdml\n"
+        "rooms = [name for name in dir(daskdml) if name.islower() and not name.startswith('_')]\n"
+        "print(sorted(name for name in sys.modules if name.startswith('daskdml.')))\n"
+        "print(callable(daskdml.plot.history), [getattr(daskdml, n).__name__ for n in rooms] == "
+        "['daskdml.' + n for n in rooms], len(rooms))\n"
+        f"print(sorted({OPTIONAL!r} & {{name.split('.')[0] for name in sys.modules}}), hasattr(daskdml, 'nonsense'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=PACKAGE.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["['daskdml._version']", "True True 12", "[] False"]
+
+
 def test_what_is_imported_is_declared():
     """Every third-party package that daskdml imports is named in pyproject.toml."""
     import tomllib
