@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from daskdml.data._block import Schema
-from daskdml.data._checks import check_finite
+from daskdml.data._checks import check_finite, place
 from daskdml.data._decode import matrix
 from daskdml.data._labelled import is_xarray, sample_dim
 from daskdml.data._sources import Source, features, is_frame, is_in_memory, schema_of
@@ -69,6 +69,7 @@ def map_rows(
         schema=schema_of(source),
         dtype=np.dtype(dtype),
         width=None if columns is None else len(columns),
+        n_blocks=source.n_blocks,
     )
     if is_xarray(X):
         return _labelled(X, _mapped(source, rows, columns, name), columns, name)
@@ -87,8 +88,17 @@ def _mapped(source: Source, rows: Callable[..., np.ndarray], columns: Sequence[A
     return data.map_blocks(rows, dtype=dtype, chunks=(data.chunks[0], (len(columns),)), meta=np.empty((0, 0), dtype))
 
 
-def _rows(chunk: Any, *, function: RowFunction, schema: Schema, dtype: np.dtype, width: int | None) -> np.ndarray:
-    """One chunk's results; a chunk without rows is not shown to the function."""
+def _rows(
+    chunk: Any,
+    *,
+    function: RowFunction,
+    schema: Schema,
+    dtype: np.dtype,
+    width: int | None,
+    n_blocks: int,
+    block_id: tuple[int, ...] = (0,),
+) -> np.ndarray:
+    """One chunk's results; a chunk without rows is not shown to the function. Dask gives ``block_id``."""
     n = chunk.shape[0]
     shape = (n,) if width is None else (n, width)
     if not n:
@@ -96,11 +106,11 @@ def _rows(chunk: Any, *, function: RowFunction, schema: Schema, dtype: np.dtype,
     X = matrix(chunk, schema.dtype, schema.sparse)
     if X.shape[1] != schema.n_features:
         raise ValueError(
-            f"X has {X.shape[1]} columns in one of its blocks, but {schema.n_features} in its first; "
+            f"X has {X.shape[1]} columns in block {block_id[0]}, but {schema.n_features} in its first; "
             "every block must have the same columns"
         )
     names = schema.feature_names if isinstance(X, np.ndarray) else None
-    check_finite(X if isinstance(X, np.ndarray) else X.data, "X", "", names)
+    check_finite(X if isinstance(X, np.ndarray) else X.data, "X", place(block_id[0], n_blocks), names)
     result = np.asarray(function(X))
     if result.shape != shape:
         raise ValueError(f"the function gave shape {result.shape} for {n} rows, but {shape} was expected")
@@ -122,9 +132,16 @@ def _column_dtype(dtype: np.dtype) -> Any:
 
 
 def _pandas(
-    part: pd.DataFrame, *, rows: Callable[..., np.ndarray], dtype: Any, columns: Sequence[Any] | None, name: str
+    part: pd.DataFrame,
+    *,
+    rows: Callable[..., np.ndarray],
+    dtype: Any,
+    columns: Sequence[Any] | None,
+    name: str,
+    partition_info: dict[str, Any] | None = None,
 ) -> pd.Series | pd.DataFrame:
-    return _wrapped(rows(part), part.index, dtype, columns, name)
+    block = 0 if partition_info is None else int(partition_info["number"])
+    return _wrapped(rows(part, block_id=(block,)), part.index, dtype, columns, name)
 
 
 def _wrapped(

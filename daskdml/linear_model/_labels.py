@@ -32,6 +32,10 @@ class Labels:
 
     def check(self) -> None:
         """Raise ValueError for fewer than two classes."""
+        if self.counts is not None and not len(self.classes):
+            raise ValueError(
+                "Found array with 0 sample(s) while a minimum of 1 is required: no block of the data has a row"
+            )
         if len(self.classes) < 2:
             raise ValueError(
                 f"The number of classes has to be greater than one; got {len(self.classes)} class"

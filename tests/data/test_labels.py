@@ -75,6 +75,23 @@ def test_what_is_no_label(wrap, y, error, text):
         label_counts(WRAPS[wrap](np.array(y)))
 
 
+@pytest.mark.parametrize("missing", [np.nan, None])
+@pytest.mark.parametrize("on_cluster", [False, True])
+def test_the_block_without_a_label_is_named(client, on_cluster, missing):
+    y = np.array([0, 1] * 20, dtype=float if missing is not None else object)
+    y[37] = missing
+    with pytest.raises(ValueError, match="^Input y contains NaN. First seen at block 18, row 1: drop the rows"):
+        label_counts(da.from_array(y, chunks=2), client=client if on_cluster else None)
+
+
+def test_more_labels_than_are_counted_at_once(monkeypatch):
+    monkeypatch.setattr("daskdml.data._labels._SLAB", 3)
+    classes, counts = label_counts(LABELS["integers"], np.arange(6.0))
+    assert dict(zip(classes.tolist(), counts.tolist(), strict=True)) == {-1: 6.0, 3: 5.0, 7: 4.0}
+    with pytest.raises(ValueError, match="First seen at row 4: drop"):
+        label_counts(np.array([0, 1, 0, 1, np.nan]))
+
+
 def test_missing_and_mixed_labels():
     with pytest.raises(ValueError, match="Input y contains NaN"):
         label_counts(np.array(["a", None], object))

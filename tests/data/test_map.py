@@ -100,3 +100,17 @@ def test_bad_rows_are_refused_when_they_are_reached():
         result.compute()
     with pytest.raises(ValueError, match=r"gave shape \(23, 2\) for 23 rows, but \(23,\) was expected"):
         map_rows(X, first_two, dtype=float)
+
+
+@pytest.mark.parametrize("container", ["array", "frame", "xarray"])
+def test_a_block_that_is_not_finite_is_named(container):
+    bad = np.ones((40, 2))
+    bad[37, 1] = np.nan
+    lazy = {
+        "array": lambda: da.from_array(bad, chunks=(2, 2)),
+        "frame": lambda: dd.from_pandas(pd.DataFrame(bad, columns=["a", "b"]), npartitions=20),
+        "xarray": lambda: xr.DataArray(da.from_array(bad, chunks=(2, 1)), dims=("sample", "feature")),
+    }[container]()
+    columns = "'b'" if container == "frame" else "1"
+    with pytest.raises(ValueError, match=f"^Input X contains NaN. First seen at block 18, row 1, column {columns}"):
+        map_rows(lazy, total, dtype=float).compute()
