@@ -23,6 +23,7 @@ from distributed import Client, LocalCluster, get_client, get_worker
 from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.threadpoolexecutor import thread_state
+from distributed.utils import format_dashboard_link
 
 from daskdml._version import __version__
 
@@ -77,8 +78,8 @@ def embedded() -> Client:
     """The client of a cluster inside this process: started once, reused, closed at exit.
 
     One worker with one thread for each core; kernels release the GIL, so threads suffice and data are not
-    copied. Its dashboard listens on the loopback interface only, nothing else on any, and it never becomes the
-    default client. A forked process starts its own.
+    copied. The ports it opens, the dashboard's among them, are on the loopback interface only, and it never becomes
+    the default client. What a task raises is raised, and not printed as well. A forked process starts its own.
 
     Examples
     --------
@@ -216,8 +217,29 @@ def _client_of_task() -> Client | None:
     return get_client() if seceded else None
 
 
+class _Embedded(LocalCluster):
+    """A local cluster whose address is no host's: workers and scheduler speak inside the process."""
+
+    @property
+    def dashboard_link(self) -> str:
+        # Dask takes the host from the scheduler's address, which is that of a network interface; nobody answers there.
+        port = self.scheduler_info["services"].get("dashboard")
+        return "" if port is None else format_dashboard_link("127.0.0.1", port)
+
+
+class _RaisedAnyway(logging.Filter):
+    """Drops what workers print of a failed task: in the process of ``fit`` it is raised, with its traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith("Compute Failed")
+
+
+_raised_anyway = _RaisedAnyway()
+_worker_logger = logging.getLogger("distributed.worker")
+
+
 def _start() -> Client:
-    cluster = LocalCluster(
+    cluster = _Embedded(
         n_workers=CPU_COUNT,
         threads_per_worker=1,
         processes=False,
@@ -228,7 +250,9 @@ def _start() -> Client:
         silence_logs=logging.WARNING,
     )
     try:
-        return Client(cluster, set_as_default=False)
+        client = Client(cluster, set_as_default=False)
+        _worker_logger.addFilter(_raised_anyway)
+        return client
     except BaseException:
         cluster.close()
         raise
@@ -248,6 +272,7 @@ def _close(client: Client) -> None:
             cluster.close()
         gc.collect()
     finally:
+        _worker_logger.removeFilter(_raised_anyway)
         for logger, level in levels.items():
             logger.setLevel(level)
 
@@ -257,6 +282,7 @@ def _after_fork() -> None:
     _lock = threading.Lock()
     client, _embedded = _embedded, None
     if client is not None:
+        _worker_logger.removeFilter(_raised_anyway)
         atexit.unregister(close_embedded)
         _disown(client.cluster)
         _of_parent.append(client)

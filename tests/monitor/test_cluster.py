@@ -3,6 +3,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import urllib.request
 
 import psutil
 import pytest
@@ -54,6 +55,35 @@ def test_embedded_listens_on_the_loopback_only():
     close_embedded()
     assert {ip for ip, _ in opened} <= {"127.0.0.1", "::1"}
     assert listening() == before
+
+
+def test_the_dashboard_of_embedded_answers(own_embedded):
+    with urllib.request.urlopen(own_embedded.dashboard_link, timeout=10) as answer:
+        assert answer.status == 200
+    assert own_embedded.dashboard_link.startswith("http://127.0.0.1:")
+
+
+def test_an_error_of_a_task_is_raised_and_not_printed_too():
+    done = run(
+        """
+        import logging
+        import dask.array as da
+        import numpy as np
+        from daskdml.cluster import close_embedded
+        from daskdml.linear_model import SGDClassifier
+
+        X = da.from_array(np.array([[1.0], [np.nan]]), chunks=1)
+        for _ in range(2):
+            try:
+                SGDClassifier().fit(X, [0, 1])
+            except ValueError as error:
+                print(error)
+            close_embedded()
+        print(logging.getLogger("distributed.worker").filters)
+        """
+    )
+    assert done.stdout.splitlines()[2] == "[]" and done.stdout.startswith("Input X contains NaN")
+    assert done.stderr == ""
 
 
 def test_threads_that_ask_at_once_get_one_cluster():
