@@ -6,7 +6,7 @@ from daskdml.data._dataset import Dataset, as_dataset
 from daskdml.data._labels import label_counts
 from daskdml.data._map import columns_of, map_rows
 from daskdml.data._memory import MemoryPlan, WorkerMemory, budget_bytes, plan_memory, worker_memory
-from daskdml.data._sources import is_in_memory
+from daskdml.data._sources import any_weight, is_in_memory, refuse_dataset
 from daskdml.data._stream import Load, stream
 from daskdml.data._waiting import explained, fatal_blocks, remedy, trouble, wait_for
 
@@ -20,6 +20,7 @@ __all__ = [
     "Schema",
     "Target",
     "WorkerMemory",
+    "any_weight",
     "as_dataset",
     "budget_bytes",
     "cache_usage",
@@ -30,6 +31,7 @@ __all__ = [
     "label_counts",
     "map_rows",
     "plan_memory",
+    "refuse_dataset",
     "release_cache",
     "remedy",
     "stream",

@@ -44,7 +44,7 @@ def map_rows(
         Takes a C-contiguous ndarray or CSR matrix of floats, returns an ndarray of shape (n,), or
         (n, len(columns)) with ``columns``.
     dtype : dtype
-        Of the result; labels of any type.
+        Of the result: of scores, or of labels.
     columns : sequence, optional
         The result is two-dimensional, with these names (a DataFrame's columns, an xarray "class" coordinate).
     name : str, default "predict"

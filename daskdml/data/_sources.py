@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import dask.array as da
@@ -11,14 +12,24 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from dask.base import is_dask_collection
+from dask.delayed import Delayed
 from sklearn.exceptions import DataConversionWarning
 
 from daskdml.data._block import Schema
 from daskdml.data._counting import per_block
-from daskdml.data._decode import float_dtype, is_sparse, refuse_dtype
+from daskdml.data._decode import column, float_dtype, is_sparse, refuse_dtype
 from daskdml.data._labelled import feature_labels, from_xarray, is_xarray
 
-__all__ = ["Source", "features", "is_frame", "is_in_memory", "per_row", "schema_of"]
+__all__ = [
+    "Source",
+    "any_weight",
+    "features",
+    "is_frame",
+    "is_in_memory",
+    "per_row",
+    "refuse_dataset",
+    "schema_of",
+]
 
 
 def is_in_memory(X: Any) -> bool:
@@ -36,7 +47,8 @@ def is_in_memory(X: Any) -> bool:
 
 def is_frame(X: Any) -> bool:
     """Whether ``X`` is a dask DataFrame or Series."""
-    return is_dask_collection(X) and hasattr(X, "map_partitions") and hasattr(X, "divisions")
+    # A Delayed has any attribute that one asks for.
+    return not isinstance(X, Delayed) and is_dask_collection(X) and hasattr(X, "map_partitions")
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,7 @@ def _memory_matrix(X: Any) -> Any:
 
 def per_row(values: Any, name: str) -> Source:
     """One value a row: y or sample_weight as a source."""
+    refuse_dataset(values, name)
     if is_xarray(values):
         values = values.data
     if is_frame(values):
@@ -154,6 +167,30 @@ def per_row(values: Any, name: str) -> Source:
     if not is_frame(values) and values.ndim != 1:
         raise ValueError(f"{name} should be a 1d array, got an array of shape {values.shape} instead.")
     return Source(name, values, _lengths(values))
+
+
+def refuse_dataset(values: Any, name: str) -> None:
+    """Raise TypeError for an xarray Dataset where one value a row is expected."""
+    if is_xarray(values) and hasattr(values, "data_vars"):
+        names = list(values.data_vars)
+        raise TypeError(
+            f"{name} is an xarray Dataset, but one value a row is expected: pass one of its variables, "
+            f"{', '.join(map(repr, names[:10])) or 'of which it has none'}"
+        )
+
+
+def any_weight(sample_weight: Any, client: Any = None) -> bool:
+    """Whether a row has another weight than 0: one pass over the weights alone, of NumPy's or on ``client``."""
+    if isinstance(sample_weight, Real):
+        return bool(sample_weight)
+    source = per_row(sample_weight, "sample_weight")
+    if not source.lazy:
+        return bool(np.any(column(source.data)))
+    return any(per_block([source.data], _weighs, client, name="sample_weight"))
+
+
+def _weighs(chunk: Any, where: str) -> bool:
+    return bool(np.any(column(chunk)))
 
 
 def _vector(values: Any, name: str) -> np.ndarray:
@@ -181,8 +218,8 @@ def schema_of(X: Source, dtype: Any = None) -> Schema:
     if is_frame(data) or isinstance(data, pd.DataFrame):
         columns = list(data.columns)
         dtypes = list(data.dtypes)
-        for column, kind in zip(columns, dtypes, strict=True):
-            refuse_dtype(kind, column)
+        for label, kind in zip(columns, dtypes, strict=True):
+            refuse_dtype(kind, label)
         sparse, width = False, len(columns)
     else:
         dtypes, width = [data.dtype], int(data.shape[1])

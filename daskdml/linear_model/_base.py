@@ -18,10 +18,10 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskdml.checkpoint import Cadence
-from daskdml.data import budget_bytes, columns_of, is_in_memory, map_rows
+from daskdml.data import budget_bytes, columns_of, is_in_memory, map_rows, refuse_dataset
 from daskdml.linear_model._identity import identity_of
 from daskdml.linear_model._split import validation_mask
-from daskdml.linear_model._training import Distributed, Memory, run, seed_of
+from daskdml.linear_model._training import Distributed, Memory, plain_features, run, seed_of
 from daskdml.models import LinearModel
 from daskdml.monitor import CallbackList, FitInfo, History, ProgressBar, StoppingRule
 from daskdml.monitor._html import fitted_html
@@ -234,6 +234,8 @@ class BaseSGD(BaseEstimator):
             self.memory_budget,
             checkpoint,
         )
+        if isinstance(data, Distributed):
+            data.refuse_weightless(trained.agreed.state)
         self.__dict__.pop("history_", None)
         self._history = history
         self.n_replicas_ = data.n_replicas
@@ -242,6 +244,13 @@ class BaseSGD(BaseEstimator):
         if trained.trace is not None:
             self.trace_ = trained.trace
         return trained
+
+    def _check_kinds(self, y: Any, sample_weight: Any) -> None:
+        """Raise, in memory and of Dask alike, for what cannot be one value a row."""
+        if y is None:
+            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
+        refuse_dataset(y, "y")
+        refuse_dataset(sample_weight, "sample_weight")
 
     def _decide(self, data: Memory | Distributed, y: np.ndarray | None) -> FitStart:
         """What is drawn once for the whole fit."""
@@ -331,7 +340,7 @@ class BaseSGD(BaseEstimator):
         """Apply a function of scores to X, in X's kind of container."""
         check_is_fitted(self)
         if is_in_memory(X) and not hasattr(X, "dims"):
-            X = validate_data(self, X, accept_sparse="csr", reset=False)
+            X = validate_data(self, plain_features(X), accept_sparse="csr", reset=False)
             return function(self._scores(X))
         self._note_columns(X, reset=False)
         return map_rows(X, _OfRows(self._plain(), function), dtype=dtype, columns=columns, name=name)

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from daskdml.cluster import LOST, check_workers, connection_lost, current_client, embedded
-from daskdml.data import Block, Dataset, Schema, Target, as_dataset, is_in_memory
+from daskdml.data import Block, Dataset, Schema, Target, any_weight, as_dataset, is_in_memory
+from daskdml.data._decode import float_dtype, is_sparse, matrix
 from daskdml.data._sources import features
 from daskdml.models import LinearModel
 from daskdml.monitor import CallbackList, FitInfo
@@ -56,6 +58,15 @@ class Distributed:
     dataset: Dataset
     client: Any
     n_replicas: int
+    sample_weight: Any = None
+
+    def refuse_weightless(self, state: Any) -> None:
+        """Raise where nothing was learnt because no row has a weight."""
+        # Weights of Dask are read with the rows; a pass over them alone is worth it only where nothing came of them.
+        if self.sample_weight is None or state.coef.any() or state.intercept.any():
+            return
+        if not any_weight(self.sample_weight, self.client):
+            raise weightless()
 
     @property
     def schema(self) -> Schema:
@@ -105,6 +116,8 @@ def distribute(
 
     What cannot fit in the workers is refused here, before anything is read.
     """
+    if sample_weight is not None and is_in_memory(sample_weight) and not any_weight(sample_weight):
+        raise weightless()
     client = working_client()
     wanted = as_strategy(strategy).n_replicas
     if wanted is None:
@@ -119,7 +132,12 @@ def distribute(
         n_blocks=wanted,
         memory_budget=memory_budget,
     )
-    return Distributed(dataset, client, wanted)
+    return Distributed(dataset, client, wanted, sample_weight)
+
+
+def weightless() -> ValueError:
+    """scikit-learn's error for weights that are all zero."""
+    return ValueError("Sample weights must contain at least one non-zero number.")
 
 
 def seed_of(random_state: Any) -> int:
@@ -178,5 +196,7 @@ def _not_lost(checkpoint: Checkpoint | None) -> Iterator[None]:
 
 
 def plain_features(X: Any) -> Any:
-    """X in memory as scikit-learn takes it: a labelled array becomes a matrix or a DataFrame, samples first."""
+    """X in memory as scikit-learn takes it: a labelled array becomes a matrix, samples first; pydata/sparse SciPy's."""
+    if is_sparse(X) and not issparse(X):
+        return matrix(X, float_dtype([X.dtype]))
     return features(X).data if hasattr(X, "dims") else X

@@ -1,18 +1,69 @@
 """What is refused, alike in memory and of Dask."""
 
+import dask
+import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
+import sparse
+import xarray as xr
 
 from daskdml.linear_model import SGDClassifier, SGDRegressor
 
+ESTIMATORS = pytest.mark.parametrize("estimator", [SGDClassifier, SGDRegressor])
 X, Y = np.random.default_rng(0).standard_normal((60, 3)), np.arange(60) % 2
+LAZY_X, LAZY_Y = da.from_array(X, chunks=(20, 3)), da.from_array(Y, chunks=20)
 
 
-@pytest.mark.parametrize("estimator", [SGDClassifier, SGDRegressor])
+@ESTIMATORS
 def test_a_frame_without_rows(estimator):
     frame = dd.from_pandas(pd.DataFrame({"a": [1.0, 2.0], "y": [0, 1]}), npartitions=2)
     frame = frame[frame["a"] > 5]
     with pytest.raises(ValueError, match=r"^Found array with 0 sample\(s\) .*no block .*has a row"):
         estimator().fit(frame[["a"]], frame["y"])
+
+
+@ESTIMATORS
+@pytest.mark.parametrize("weight", [np.zeros(60), [0] * 60, da.zeros(60, chunks=20), 0.0], ids=repr)
+@pytest.mark.parametrize("rows", [X, LAZY_X], ids=["memory", "Dask"])
+def test_no_row_has_a_weight(estimator, rows, weight):
+    with pytest.raises(ValueError, match="^Sample weights must contain at least one non-zero number.$"):
+        estimator(max_iter=2).fit(rows, Y, sample_weight=weight)
+
+
+@ESTIMATORS
+@pytest.mark.parametrize("rows", [X, LAZY_X], ids=["memory", "Dask"])
+def test_no_y(estimator, rows):
+    message = f"^This {estimator.__name__} estimator requires y to be passed, but the target y is None.$"
+    with pytest.raises(ValueError, match=message):
+        estimator().fit(rows, None)
+
+
+@ESTIMATORS
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_dataset_of_several_variables_is_no_y(estimator, lazy):
+    y = xr.Dataset({"label": ("sample", LAZY_Y if lazy else Y)})
+    with pytest.raises(TypeError, match="^y is an xarray Dataset, .* pass one of its variables, 'label'"):
+        estimator().fit(LAZY_X if lazy else X, y)
+    estimator(max_iter=1, tol=None).fit(LAZY_X if lazy else X, y["label"])
+
+
+@ESTIMATORS
+def test_delayed_values_say_what_is_accepted(estimator):
+    later = dask.delayed(np.ones)((60, 3))
+    with pytest.raises(TypeError, match=r"^X is a dask.delayed.Delayed, but a dask Array or DataFrame is expected"):
+        estimator().fit(later, Y)
+    with pytest.raises(TypeError, match=r"^y is a Delayed\w*, but a dask Array or Series is expected"):
+        estimator().fit(LAZY_X, dask.delayed(Y))
+
+
+@ESTIMATORS
+def test_pydata_sparse_in_memory_is_that_of_scipy(estimator):
+    X = sparse.random((60, 3), density=0.5, random_state=0)
+    csr = sp.csr_matrix(X.todense())
+    model, other = estimator(random_state=0).fit(X, Y), estimator(random_state=0).fit(csr, Y)
+    assert (model.coef_ == other.coef_).all()
+    assert (model.predict(X) == other.predict(csr)).all()
+    assert model.score(X, Y) == other.score(csr, Y)
