@@ -88,8 +88,9 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
     coordinate_eta0 : float, default 0.5
         The rate "adagrad" and "normalized" start from, in place of ``eta0``.
     strategy : str or strategy object, default "averaging"
-        How replicas are kept in step: "averaging", "bsp", or an object such as
-        ``Averaging(n_replicas=4, rounds_per_epoch=2)``.
+        How replicas are kept in step: "averaging" or "bsp", "ssp", "essp" or "asp" on a parameter server, or an object
+        such as ``Averaging(n_replicas=4, rounds_per_epoch=2)``. The parameters of one are set as
+        ``strategy__n_replicas=4``, also where it is given by name.
     memory_budget : int, str or None, default None
         Bytes of memory the block cache may take on each worker, as "200MB"; by default what is left under
         half of the worker's limit.
@@ -217,7 +218,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         ----------
         X : array, DataFrame, sparse matrix or xarray object of shape (n_samples, n_features)
             In memory or of Dask, chunked as it likes; of unknown lengths too.
-        y : labels of shape (n_samples,), of any type and in any of these containers
+        y : text, whole numbers or booleans of shape (n_samples,), in any of these containers
         coef_init : ndarray of shape (n_classes, n_features), optional
         intercept_init : ndarray of shape (n_classes,), optional
         sample_weight : array of shape (n_samples,), optional
@@ -380,6 +381,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         start: FitStart | None = None,
     ) -> tuple[Memory | Distributed, Labels]:
         """The data as blocks, and what is known of the labels."""
+        self._check_kinds(y, sample_weight)
         if stays_in_process(self.strategy, X, y, sample_weight, start=start):
             return self._memory(plain_features(X), y, sample_weight, classes, first)
         self._note_columns(X, reset=first)

@@ -57,6 +57,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
     coordinate_eta0 : float, default 0.5
         The rate "adagrad" and "normalized" start from, in place of ``eta0``.
     strategy : str or strategy object, default "averaging"
+        "averaging", "bsp", "ssp", "essp", "asp", or an object such as ``Averaging(n_replicas=4)``.
     memory_budget : int, str or None, default None
     callbacks : list of daskdml.monitor.Callback, optional
     checkpoint : path or str, optional
@@ -254,6 +255,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         self, X: Any, y: Any, sample_weight: Any, first: bool, start: FitStart | None = None
     ) -> tuple[Memory | Distributed, np.ndarray | None]:
         """The data as blocks, and the target where it is in memory."""
+        self._check_kinds(y, sample_weight)
         if not stays_in_process(self.strategy, X, y, sample_weight, start=start):
             self._note_columns(X, reset=first)
             dtype = None if first else self.coef_.dtype
