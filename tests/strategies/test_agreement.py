@@ -1,0 +1,41 @@
+"""Real data: replicas that do not wait for each other learn what averaging learns in as many epochs."""
+
+import dask.array as da
+import pytest
+from sklearn.datasets import load_svmlight_file
+from sklearn.metrics import log_loss
+
+from daskdml import ASP, ESSP, SSP, Averaging
+from daskdml.linear_model import SGDClassifier
+
+pytestmark = pytest.mark.data
+
+BLOCKS, REPLICAS, EPOCHS = 16, 4, 5
+
+
+@pytest.fixture(scope="module")
+def a9a(shared_data):
+    X, y = load_svmlight_file(str(shared_data / "a9a.gz"), n_features=123)
+    return X.toarray(), (y > 0).astype(int)
+
+
+def loss(strategy, X, y):
+    rows = -(-len(y) // BLOCKS)
+    lazy = da.from_array(X, chunks=(rows, X.shape[1])), da.from_array(y, chunks=rows)
+    clf = SGDClassifier(
+        loss="log_loss", learning_rate="adagrad", max_iter=EPOCHS, tol=None, random_state=0, strategy=strategy
+    ).fit(*lazy)
+    return log_loss(y, clf.predict_proba(X))
+
+
+@pytest.fixture(scope="module")
+def wanted(a9a, cluster):
+    from distributed import Client
+
+    with Client(cluster):
+        return loss(Averaging(REPLICAS), *a9a)
+
+
+@pytest.mark.parametrize("strategy", [SSP(3, REPLICAS), ESSP(3, REPLICAS), ASP(REPLICAS)], ids=repr)
+def test_a9a_within_half_a_percent_of_averaging(client, a9a, wanted, strategy):
+    assert loss(strategy, *a9a) <= 1.005 * wanted
