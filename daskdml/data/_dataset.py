@@ -199,8 +199,11 @@ def _check_memory(X: Source, others: list[Source | None], schema: Schema, client
         largest=largest,
     )
     for source in others:
-        if source is not None and source.lazy and hasattr(source.data, "dtype"):
-            check_column(source.name, source.lengths, source.data.dtype.itemsize, plan)
+        dtype = getattr(source.data, "dtype", None) if source is not None and source.lazy else None
+        # Text of any length has no size of an entry.
+        itemsize = getattr(dtype, "itemsize", None)
+        if source is not None and itemsize is not None:
+            check_column(source.name, source.lengths, itemsize, plan)
 
 
 def _checked_dtype(dtype: Any) -> np.dtype | None:

@@ -47,8 +47,9 @@ def is_in_memory(X: Any) -> bool:
 
 def is_frame(X: Any) -> bool:
     """Whether ``X`` is a dask DataFrame or Series."""
-    # A Delayed has any attribute that one asks for.
-    return not isinstance(X, Delayed) and is_dask_collection(X) and hasattr(X, "map_partitions")
+    # A Delayed has any attribute that one asks for; a Bag has partitions and no dimensions.
+    lazy = not isinstance(X, Delayed) and is_dask_collection(X)
+    return lazy and hasattr(X, "map_partitions") and hasattr(X, "ndim")
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,10 @@ WRONG_USE = [
     (("train", "good.csv", "--target", "y", "--param", "max_iter=3"), "use --epochs"),
     (("train", "good.csv", "--target", "y", "--param", "callbacks=3"), "3"),
     (("train", "good.csv", "--target", "y", "--param", "average=true"), "average=True needs a scalar learning rate"),
-    (("train", "good.csv", "--target", "y", "--param", "memory_budget=much"), "'much' is no amount of memory"),
+    (
+        ("train", "good.csv", "--target", "y", "--param", "memory_budget=much"),
+        "memory_budget must be a number of bytes",
+    ),
     (("train", "good.csv", "--target", "y", "--task", "regression", "--param", "loss=hinge"), "Got 'hinge' instead"),
     (("train", "good.csv", "--target", "y", "--seed", "99999999999"), "from 0 to 4294967295"),
     (("predict", "none.skops", "good.csv", "--output", "p.csv"), "no such model file: none.skops"),

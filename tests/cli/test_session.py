@@ -174,7 +174,10 @@ def test_other_errors_stay_as_they_are(client):
 
 def test_in_a_shell_too_little_memory_is_one_line_with_the_remedy(tmp_path):
     pd.DataFrame({"x": range(200), "y": [0, 1] * 100}).to_csv(tmp_path / "t.csv", index=False)
-    done = shell("train", tmp_path / "t.csv", "--target", "y", "--workers", 1, "--memory-limit", "300MB", "--quiet")
+    # What a killed worker leaves is not to be found by others.
+    scratch = {"TMPDIR": str(tmp_path), "DASK_TEMPORARY_DIRECTORY": str(tmp_path)}
+    options = ["--target", "y", "--workers", 1, "--memory-limit", "300MB", "--quiet"]
+    done = shell("train", tmp_path / "t.csv", *options, **scratch)
     # How much a process with its libraries takes, and so whether this is enough, depends on the machine.
     assert done.returncode == 0 or (
         done.returncode == 1 and "raise --memory-limit" in done.stderr and done.stderr.count("\n") == 1

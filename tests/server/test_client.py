@@ -44,6 +44,8 @@ class Network:
         self.directory = Directory(1, 0, self.refs, (None,) * n_shards, self.ledger)
         self.failing = {}
         self.asked = []
+        # As a host does, which handles one message after another.
+        self.order = threading.Lock()
         self.held = threading.Event()
         self.held.set()
         self.pool = ThreadPoolExecutor(8)
@@ -66,15 +68,21 @@ class Network:
             return self.directory
         shard = self.shards[ref]
         if method == "pull":
-            return shard.view(*args[:2])
+            with self.order:
+                return shard.view(*args[:2])
         if method == "push":
             self.held.wait(10)
-            return shard.handle(*args)
+            return self.handle(shard, *args)
         minimum, wait = args
         end = time.monotonic() + wait
         while shard.clock.minimum <= minimum and time.monotonic() < end:
             time.sleep(0.002)
-        return shard.view() if shard.clock.minimum > minimum else None
+        with self.order:
+            return shard.view() if shard.clock.minimum > minimum else None
+
+    def handle(self, shard, push):
+        with self.order:
+            return shard.handle(push)
 
 
 @pytest.fixture
@@ -180,7 +188,7 @@ def test_eager_news_come_without_being_asked_for(make):
     until(lambda: len(parameters._views) == 2)
     for lane in range(LANES):
         for shard in network.shards.values():
-            shard.handle(Push(0, lane, Ticket(0, 0, lane), network.partition.cut_updates(ones())[shard.index]))
+            network.handle(shard, Push(0, lane, Ticket(0, 0, lane), network.partition.cut_updates(ones())[shard.index]))
     until(lambda: all(view.minimum == 1 for view in parameters._views.values()))
     pulls = len([method for _, method in network.asked if method == "pull"])
     own = Own(9)
@@ -228,6 +236,6 @@ def test_what_the_others_have_not_brought_is_taken_to_be_like_the_own(make):
     reading = parameters.read(1, own)
     assert (reading.values["w"] == 2).all() and reading.boosted == {0: [(0, 0, 0)], 1: [(0, 0, 0)]}
     for shard in network.shards.values():
-        shard.handle(Push(0, 1, Ticket(0, 0, 1), network.partition.cut_updates(ones(3.0))[shard.index]))
+        network.handle(shard, Push(0, 1, Ticket(0, 0, 1), network.partition.cut_updates(ones(3.0))[shard.index]))
     parameters._pull(range(2), None, 1.0)
     assert (parameters.read(1, own).values["w"] == 4).all() and not own.recent

@@ -13,6 +13,7 @@ def runner(status):
     one = object.__new__(DaskRunner)
     one.client = SimpleNamespace(status=status, scheduler=SimpleNamespace(address="tcp://there:8786"))
     one.attempts = []
+    one._fatal = lambda: (None, 0)
 
     def lost(*_):
         one.attempts.append(1)
