@@ -8,9 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from daskdml.server._clock import Ticket, VectorClock
-
-TicketId = tuple[int, int, int]
+from daskdml.server._clock import Ticket, TicketId, VectorClock
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from daskdml.server._clock import Ticket, VectorClock, shares
+from daskdml.server._clock import Ticket, TicketId, VectorClock, shares
 from daskdml.server._optimizers import Add, Optimizer
 from daskdml.server._shard import Push, Shard
 from daskdml.server._tables import Partition, Update, add_update
 
-TicketId = tuple[int, int, int]
 Entry = tuple[int, TicketId | None, int]
 
 
