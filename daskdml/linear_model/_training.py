@@ -30,7 +30,9 @@ from daskdml.strategies import (
     Synchronous,
     Trained,
     as_strategy,
+    runs_ahead,
     train,
+    train_ahead,
 )
 
 
@@ -168,6 +170,8 @@ def run(
                 return fit.train(agreed, schedule, listeners, info, checkpoint)
         # One replica has nobody to wait for: that is plain SGD.
         chosen = Averaging(n_replicas=1)
+    if isinstance(data, Memory) and checkpoint is None and runs_ahead(chosen, model, data.block, schedule, listeners):
+        return train_ahead(model, data.block, agreed, schedule, listeners, info)
     with _connected(data), closing(data.runner(chosen, model, memory_budget)) as runner, _not_lost(checkpoint):
         return train(chosen, model, runner, agreed, schedule, listeners, info, checkpoint)
 

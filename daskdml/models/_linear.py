@@ -11,7 +11,6 @@ import numpy as np
 from daskdml.models._model import Rows, Totals
 from daskdml.numerics import (
     ADAGRAD,
-    ADAPTIVE,
     BINARY,
     L2,
     NO_PENALTY,
@@ -22,6 +21,7 @@ from daskdml.numerics import (
     REGRESSION,
     SOFTMAX,
     Gradient,
+    Patience,
     Settings,
     State,
     add_gradients,
@@ -34,6 +34,7 @@ from daskdml.numerics import (
     penalties,
     scalar_rate,
     settle,
+    train_epochs,
     train_rows,
     train_rows_adaptive,
     train_rows_plain,
@@ -44,6 +45,9 @@ from daskdml.numerics import (
 RATE_DIVISOR = 5.0
 # The arrays of a state with an entry for each problem.
 _BY_PROBLEM = set(State._fields) - {"clock", "scale"}
+# Entries of X, and what a row costs beside its own, that are visited in one call before anyone is asked: about 20 ms.
+AT_ONCE = 20_000_000
+ROW_COST = 20
 _NO_WEIGHTS = {np.dtype(t): np.empty(0, dtype=t) for t in (np.float32, np.float64)}
 
 
@@ -128,6 +132,29 @@ class LinearModel:
             parts = list(pool.map(part, (slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True))))
         state.clock[...] = parts[0].clock
         return self._totals(len(order), totals)
+
+    def train_epochs(
+        self,
+        state: State,
+        block: Rows,
+        seed: int | None,
+        first: int,
+        active: np.ndarray,
+        patience: Patience,
+        limit: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        totals, n_rows, began = np.zeros((limit, 2, self.n_outputs)), len(block.y), float(state.clock[0])
+        given = (state, self.settings, *self._class_weights(), self._on(active))
+        numbered = -1 if seed is None else seed
+        done = train_epochs(self._kernel(), self._rows(block), numbered, first, given, patience, totals)
+        clocks = began + n_rows * np.arange(1, done + 1)
+        rates = scalar_rate(self.settings, clocks[:, None], state.eta[: self.n_problems])
+        return totals[:done, :, : self.n_problems], rates
+
+    def epochs_at_once(self, n_rows: int) -> int:
+        if self.threads > 1 and self.settings.mode == ONE_VERSUS_ALL:
+            return 1
+        return max(1, AT_ONCE // max(1, n_rows * self.n_outputs * (self.n_features + ROW_COST)))
 
     def _kernel(self) -> Callable[..., None]:
         if self.adaptive:
@@ -240,8 +267,6 @@ class LinearModel:
         return np.where(spread > 0, 1.0 - error / np.where(spread > 0, spread, 1.0), np.where(error > 0, 0.0, 1.0))
 
     def learning_rates(self, state: State) -> np.ndarray:
-        if self.settings.schedule == ADAPTIVE:
-            return state.eta[: self.n_problems]
         return scalar_rate(self.settings, state.clock[0], state.eta[: self.n_problems])
 
     def reduce_rates(self, state: State, chosen: np.ndarray) -> State:

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from daskdml.numerics import Patience
+
 
 class Rows(Protocol):
     """The rows a model learns from: a block of the data room, or anything shaped like it."""
@@ -63,6 +65,18 @@ class Model(Protocol):
 
     def train(self, state: Any, block: Rows, order: np.ndarray, active: np.ndarray) -> Totals:
         """Learn from rows one after another, changing ``state`` in place."""
+
+    def train_epochs(
+        self, state: Any, block: Rows, seed: int | None, first: int, active: np.ndarray, patience: Patience, limit: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Up to ``limit`` passes over all rows of a block, in the orders of ``seed``.
+
+        They end early where a problem's patience does. The last one is not noted in ``patience``. Returns the sums of
+        loss and objective of each pass, (n_passes, 2, n_problems), and the learning rates after it.
+        """
+
+    def epochs_at_once(self, n_rows: int) -> int:
+        """How many passes over so many rows nobody minds waiting for."""
 
     def zero_gradient(self, state: Any) -> Any:
         """The gradient of no rows."""

@@ -2,7 +2,7 @@
 
 from daskdml.monitor._callback import Callback, StopTraining
 from daskdml.monitor._dispatch import CallbackList
-from daskdml.monitor._events import EpochEnd, FitEnd, FitInfo, RoundEnd
+from daskdml.monitor._events import EpochEnd, EpochsEnd, FitEnd, FitInfo, RoundEnd
 from daskdml.monitor._history import History
 from daskdml.monitor._progress import ProgressBar
 from daskdml.monitor._stopping import StopDecision, StoppingRule
@@ -11,6 +11,7 @@ __all__ = [
     "Callback",
     "CallbackList",
     "EpochEnd",
+    "EpochsEnd",
     "FitEnd",
     "FitInfo",
     "History",

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Any
 
 from daskdml.monitor._callback import Callback, StopTraining
-from daskdml.monitor._events import EpochEnd, FitEnd, FitInfo, RoundEnd
+from daskdml.monitor._events import EpochEnd, EpochsEnd, FitEnd, FitInfo, RoundEnd
+from daskdml.monitor._history import History
 
 
 class CallbackList:
@@ -86,6 +87,19 @@ class CallbackList:
         """Tell the listeners of an epoch; raises StopTraining where one of them wants the end."""
         self._epochs = event.epoch
         _tell(self.callbacks, lambda callback: callback.on_epoch_end(event))
+
+    @property
+    def only_keep(self) -> bool:
+        """Whether no listener does more than keep what it hears, so that it may hear it later."""
+        return all(type(callback) is History for callback in self.callbacks)
+
+    def on_epochs_end(self, event: EpochsEnd) -> None:
+        """Tell listeners that only keep what they hear of several epochs at once."""
+        self._rows += event.rows * len(event.loss)
+        self._epochs = event.first + len(event.loss) - 1
+        for callback in self.callbacks:
+            assert isinstance(callback, History)
+            callback.on_epochs_end(event)
 
     def on_fit_end(self, event: FitEnd) -> None:
         """Tell each listener that heard the beginning of the end, once; the first failure is raised after all."""

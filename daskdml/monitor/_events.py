@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 
 @dataclass(frozen=True)
 class FitInfo:
@@ -77,6 +80,22 @@ class EpochEnd:
     seconds: float
     validation_score: float | None = None
     learning_rate: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class EpochsEnd:
+    """Several epochs of one round each, from epoch ``first`` on, of data in memory: what RoundEnd and EpochEnd say.
+
+    ``loss``, ``objective`` and ``learning_rate`` have one entry an epoch; the rest holds for each of them.
+    """
+
+    first: int
+    loss: npt.NDArray[np.float64]
+    objective: npt.NDArray[np.float64]
+    learning_rate: npt.NDArray[np.float64]
+    rows: int
+    seconds: float
+    bytes: int
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from daskdml.monitor._callback import Callback
-from daskdml.monitor._events import EpochEnd, FitInfo, RoundEnd
+from daskdml.monitor._events import EpochEnd, EpochsEnd, FitInfo, RoundEnd
 
 COLUMNS: dict[str, str] = {
     "round": "int64",
@@ -66,14 +66,15 @@ class History(Callback):
     """
 
     def __init__(self, earlier: Mapping[str, Sequence[Any] | np.ndarray] | None = None) -> None:
-        self._rows: list[dict[str, Any]] = []
+        self._told: list[dict[str, Any]] = []
+        self._together: list[EpochsEnd] = []
         self._earlier: list[dict[str, Any]] = []
         if earlier:
             columns = [c.tolist() if isinstance(c, np.ndarray) else c for c in earlier.values()]
             self._earlier = [dict(zip(earlier, values, strict=True)) for values in zip(*columns, strict=True)]
 
     def on_fit_start(self, info: FitInfo) -> None:
-        self._rows, self._earlier = self._earlier, []
+        self._told, self._earlier, self._together = self._earlier, [], []
 
     def on_round_end(self, event: RoundEnd) -> None:
         row = dict(zip(_OF_ROUND, _values(event), strict=True))
@@ -87,6 +88,19 @@ class History(Callback):
             value = getattr(event, name)
             self._rows[-1][name] = _NAN if value is None else float(value)
 
+    def on_epochs_end(self, event: EpochsEnd) -> None:
+        """Keep epochs that were told of together."""
+        self._together.append(event)
+
+    @property
+    def _rows(self) -> list[dict[str, Any]]:
+        # Of small data a line takes as long to write as an epoch to run: that waits until somebody wants to read.
+        together, self._together = self._together, []
+        for event in together:
+            for e in range(len(event.loss)):
+                self._told.append(_line(event, e))
+        return self._told
+
     def to_frame(self) -> pd.DataFrame:
         """One line a round.
 
@@ -94,10 +108,11 @@ class History(Callback):
         -------
         pandas.DataFrame
             ``round`` and ``epoch`` count from 1; ``loss`` and ``objective`` are means a row; ``seconds`` is the
-            round's wall time, ``compute_seconds``, ``load_seconds`` and ``wait_seconds`` are summed over replicas;
-            ``bytes`` of data were read, in blocks of which ``blocks_from_recipe`` were made from their source,
-            the others came from the cache. With a parameter server a round is a clock, and the columns from
-            ``gate_seconds`` to ``recoveries`` tell what :class:`RoundEnd` says of them; elsewhere they are 0.
+            round's wall time (of epochs over few rows in memory, many of which run in one go, their mean);
+            ``compute_seconds``, ``load_seconds`` and ``wait_seconds`` are summed over replicas; ``bytes`` of data
+            were read, in blocks of which ``blocks_from_recipe`` were made from their source, the others came from
+            the cache. With a parameter server a round is a clock, and the columns from ``gate_seconds`` to
+            ``recoveries`` tell what :class:`RoundEnd` says of them; elsewhere they are 0.
             ``validation_score`` and ``learning_rate`` stand on the last round
             of an epoch and are NaN elsewhere.
         """
@@ -123,3 +138,22 @@ class History(Callback):
         """
         columns = {name: [row[name] for row in self._rows[:rounds]] for name in COLUMNS}
         return {name: v if COLUMNS[name] == "object" else np.array(v, COLUMNS[name]) for name, v in columns.items()}
+
+
+def _line(event: EpochsEnd, e: int) -> dict[str, Any]:
+    """Epoch ``e`` of those told of together."""
+    line = dict.fromkeys(COLUMNS, 0) | {name: 0.0 for name, kind in COLUMNS.items() if kind == "float64"}
+    return line | {
+        "round": event.first + e,
+        "epoch": event.first + e,
+        "loss": float(event.loss[e]),
+        "objective": float(event.objective[e]),
+        "rows": event.rows,
+        "seconds": event.seconds,
+        "compute_seconds": event.seconds,
+        "bytes": event.bytes,
+        "blocks_from_memory": 1,
+        "staleness_histogram": (),
+        "validation_score": _NAN,
+        "learning_rate": float(event.learning_rate[e]),
+    }

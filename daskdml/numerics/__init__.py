@@ -1,6 +1,7 @@
 """Losses, penalties, schedules and the compiled kernels: arrays in, arrays out. No Dask."""
 
 from daskdml.numerics._adaptive import train_rows_adaptive
+from daskdml.numerics._epochs import Patience, train_epochs
 from daskdml.numerics._gradient import (
     Gradient,
     add_gradients,
@@ -56,6 +57,7 @@ __all__ = [
     "DenseRows",
     "Gradient",
     "Loss",
+    "Patience",
     "Settings",
     "State",
     "add_gradients",
@@ -72,6 +74,7 @@ __all__ = [
     "seed_of_words",
     "settle",
     "shuffle_in_place",
+    "train_epochs",
     "train_rows",
     "train_rows_adaptive",
     "train_rows_plain",

@@ -125,15 +125,19 @@ def penalties(coef: np.ndarray, settings: Settings) -> np.ndarray:
     return settings.alpha * ((1.0 - settings.l1_ratio) * ridge + settings.l1_ratio * lasso)
 
 
-def scalar_rate(settings: Settings, t: float, kept: np.ndarray) -> np.ndarray:
-    """The rate of each problem at row count ``t``: the schedules of ``train_rows``, for a batch."""
+def scalar_rate(settings: Settings, t: float | np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The rate of each problem at row count ``t``: the schedules of ``train_rows``, for a batch.
+
+    Row counts of shape (n, 1) give rates of shape (n, K).
+    """
+    rate: float | np.ndarray = kept
     if settings.schedule == OPTIMAL:
-        return np.full(kept.shape, 1.0 / (settings.alpha**0.25 + settings.alpha * (t - 1.0)))
-    if settings.schedule == INVSCALING:
-        return np.full(kept.shape, settings.eta0 / t**settings.power_t)
-    if settings.schedule in (ADAGRAD, NORMALIZED, CONSTANT):
-        return np.full(kept.shape, settings.eta0)
-    return kept
+        rate = 1.0 / (settings.alpha**0.25 + settings.alpha * (t - 1.0))
+    elif settings.schedule == INVSCALING:
+        rate = settings.eta0 / t**settings.power_t
+    elif settings.schedule in (ADAGRAD, NORMALIZED, CONSTANT):
+        rate = settings.eta0
+    return np.broadcast_to(rate, np.broadcast_shapes(np.shape(t), kept.shape))
 
 
 def _coordinate_rates(state: State, settings: Settings, gradient: Gradient, mean: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from distributed import get_worker
 
 from daskdml.server._clock import Ticket
 from daskdml.server._ledger import Ledger, Stop
+from daskdml.server._parcels import Arrival, Path, messages
 from daskdml.server._remote import Directory, Ref, Refused, Remote, Unreachable
 from daskdml.server._shard import Applied, Push, Shard, View
 
@@ -38,6 +39,7 @@ class ShardHost:
 
     def __init__(self) -> None:
         self._shard: Shard | None = None
+        self._arrival: Arrival | None = None
         self._primary = False
         self._number = -1
         self._backup: Ref | None = None
@@ -46,13 +48,25 @@ class ShardHost:
         self._order = asyncio.Lock()
         self._changed = asyncio.Condition()
 
-    async def start(self, snapshot: Mapping[str, Any], primary: bool, number: int) -> None:
-        """Take a shard over as it is described."""
+    async def start(self, snapshot: Mapping[str, Any], primary: bool, number: int, pieces: int = 0) -> None:
+        """Take a shard over as it is described, once ``pieces`` of it that are sent by themselves are here."""
         self._remote = Remote.here()
-        # What came over a wire is ours alone; in one process it is the other copy's own arrays.
-        copy = get_worker().address.startswith("inproc:")
-        self._shard = await asyncio.to_thread(Shard.restore, snapshot, copy=copy)
-        self._primary, self._number = primary, number
+        self._shard, self._primary, self._number = None, primary, number
+        self._arrival = await asyncio.to_thread(Arrival, snapshot, pieces)
+        await self._unpack()
+
+    async def piece(self, path: Path, at: int, values: np.ndarray) -> None:
+        """Some of the entries of an array that belongs to the shard."""
+        if self._arrival is not None:
+            await asyncio.to_thread(self._arrival.add, path, at, values)
+            await self._unpack()
+
+    async def _unpack(self) -> None:
+        if self._arrival is not None and self._arrival.complete:
+            arrival, self._arrival = self._arrival, None
+            # What came over a wire is ours alone; in one process it is the other copy's own arrays.
+            copy = get_worker().address.startswith("inproc:")
+            self._shard = await asyncio.to_thread(Shard.restore, arrival.snapshot, copy=copy)
 
     async def push(self, push: Push) -> Applied:
         """Apply an update on both copies; harmless when repeated."""
@@ -113,7 +127,8 @@ class ShardHost:
         assert self._remote is not None
         async with self._order:
             shard = self._served()
-            await self._remote.ask(backup, "start", shard.snapshot(copy=False), False, number, timeout=120.0)
+            for message in messages(shard, False, number):
+                await self._remote.ask(backup, *message, timeout=120.0)
             if number < self._number:
                 raise Refused("the driver has decided otherwise meanwhile")
             self._backup, self._number = backup, number

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -168,9 +168,7 @@ class Parameters:
         views = self._fresh(least, own, patience)
         with own.lock:
             sent = list(own.recent)
-        values = self.partition.join([v.values for v in views])
-        if len(views) == 1:
-            values = {name: array.copy() for name, array in values.items()}
+        values = self._own_copy(views)
         replayed: dict[int, list[tuple[int, int, int]]] = {shard: [] for shard in range(len(views))}
         boosted: dict[int, list[tuple[int, int, int]]] = {shard: [] for shard in range(len(views))}
         for shard, view in enumerate(views):
@@ -199,6 +197,12 @@ class Parameters:
             {shard: ids for shard, ids in boosted.items() if ids},
             min(view.minimum for view in views),
         )
+
+    def _own_copy(self, views: Sequence[View]) -> dict[str, np.ndarray]:
+        """What the views have, in arrays that may be changed: an array of one shard alone is not copied by joining."""
+        shared = {id(array) for view in views for array in view.values.values()}
+        values = self.partition.join([view.values for view in views])
+        return {name: array.copy() if id(array) in shared else array for name, array in values.items()}
 
     def _add(self, values: dict[str, np.ndarray], push: _Sent, shard: int, factor: float = 1.0) -> None:
         for name, update in push.parts[shard].items():
@@ -282,7 +286,7 @@ class Parameters:
                 return
             try:
                 self._pull(range(self.partition.n_shards), None, _PATIENCE)
-            except (ServerLost, Refused, Unreachable):
+            except (ServerLost, Refused, Unreachable, CancelledError):
                 # A reader that needs them will find out by itself, and say so.
                 if self._closed:
                     return
@@ -295,7 +299,7 @@ class Parameters:
                 known = [self._views[shard].minimum if shard in self._views else -1 for shard in shards]
             try:
                 found = self.each(shards, "changed", lambda shard: known[shard], _NEWS)  # noqa: B023
-            except (ServerLost, Refused, Unreachable):
+            except (ServerLost, Refused, Unreachable, CancelledError):
                 # A reader will find out by itself, and say so.
                 time.sleep(_PAUSE)
                 continue

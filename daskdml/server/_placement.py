@@ -23,6 +23,7 @@ from distributed import Client, Future
 from daskdml.server._actors import LedgerHost, News, ShardHost
 from daskdml.server._clock import VectorClock
 from daskdml.server._ledger import Ledger
+from daskdml.server._parcels import messages
 from daskdml.server._remote import Directory, Ref, Refused, Remote, Unreachable
 from daskdml.server._shard import Push, Shard
 
@@ -125,7 +126,8 @@ class Group:
         for shard in shards:
             address = self._roomiest(set())
             ref = self._make(ShardHost, address)
-            self._remote.call(ref, "start", shard.snapshot(copy=False), True, self._number, timeout=_BEGIN)
+            for message in messages(shard, True, self._number):
+                self._remote.call(ref, *message, timeout=_BEGIN)
             self._primaries.append(ref)
             self._seconds.append(None)
         self._ledger = self._make(LedgerHost, self._roomiest(set()))

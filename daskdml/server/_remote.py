@@ -165,6 +165,12 @@ class Remote:
             answer = await _bounded(self._send(ref, method, args, timeout), timeout)
         except _TimedOut:
             raise Unreachable(f"{method} of {ref.key} at {ref.address} has not answered in {timeout:.3g} s") from None
+        except asyncio.CancelledError:
+            # Dask cancels what connects to a worker that is lost, which is not to cancel the caller.
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            raise Unreachable(f"worker {ref.address} is lost") from None
         except (OSError, RuntimeError) as error:
             # Dask raises RuntimeError where this process itself is closing its connections.
             if isinstance(error, Unreachable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from daskdml.strategies._ahead import runs_ahead, train_ahead
 from daskdml.strategies._asynchronous import AsynchronousFit
 from daskdml.strategies._averaging import Averaging
 from daskdml.strategies._bsp import BSP
@@ -69,5 +70,7 @@ __all__ = [
     "mixed_shares",
     "plan_epoch",
     "shares",
+    "runs_ahead",
     "train",
+    "train_ahead",
 ]

@@ -39,7 +39,7 @@ from daskdml.strategies._runners import Runners
 from daskdml.strategies._ssp import Asynchronous
 from daskdml.strategies._strategy import Agreed
 from daskdml.strategies._teller import Teller
-from daskdml.strategies._train import MIXED_BYTES, MIXING, Schedule, Trained
+from daskdml.strategies._train import MIXED_BYTES, MIXING, Schedule, Trained, require_finite
 from daskdml.strategies._work import Blocks, Report
 
 logger = logging.getLogger("daskdml")
@@ -466,8 +466,7 @@ class AsynchronousFit:
         rule, teller = self.schedule.rule, self.teller
         self._check_rows()
         state = self._look()
-        if trouble := self.model.divergence(state):
-            raise ValueError(f"Floating-point under-/overflow occurred at epoch #{teller.epoch}. {trouble}")
+        require_finite(self.model, state, teller.epoch)
         rates = self.model.learning_rates(state)
         before, score = rule.progress(), None
         if self.schedule.holdout is None:
@@ -592,8 +591,7 @@ class AsynchronousFit:
         self._runners.dismiss(self.strategy.compression is not None, self._hear)
         # The last clocks of staleness 0 are applied when they are asked for.
         state = self.layout.state(self._partition.join(self._group.views()))
-        if trouble := self.model.divergence(state):
-            raise ValueError(f"Floating-point under-/overflow occurred at epoch #{self.teller.epoch}. {trouble}")
+        require_finite(self.model, state, self.teller.epoch)
         if self.strategy.trace:
             self.trace = self._traced([Shard.restore(snapshot) for snapshot in self._snapshot()])
         if self.checkpoint is not None and not self.checkpoint.fresh:

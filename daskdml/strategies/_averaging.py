@@ -92,6 +92,11 @@ class Averaging(Synchronous):
                     "use learning_rate='adagrad' or 'normalized', or weighting='rows'"
                 )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether one replica is plain SGD, nothing being done between epochs."""
+        return self.rounds_per_epoch == 1 and self.outer_lr == 1.0 and self.outer_momentum == 0.0
+
     def rounds(self, n_blocks: int, n_replicas: int) -> int:
         return self.rounds_per_epoch
 

@@ -102,8 +102,7 @@ def train(
                 raise ValueError(
                     "Found array with 0 sample(s) while a minimum of 1 is required: no block has a row to train on"
                 )
-            if trouble := model.divergence(agreed.state):
-                raise ValueError(f"Floating-point under-/overflow occurred at epoch #{epoch}. {trouble}")
+            require_finite(model, agreed.state, epoch)
             if stopped:
                 reason = "stopped"
                 break
@@ -117,6 +116,12 @@ def train(
         keeper.on_end(agreed, reason)
         listeners.on_fit_end(FitEnd(reason, epoch, teller.all_rows, time.perf_counter() - started))
     return Trained(agreed, epoch, teller.all_rows, reason)
+
+
+def require_finite(model: Model, state: Any, epoch: int) -> None:
+    """Raise where an epoch has left parameters that are not numbers."""
+    if trouble := model.divergence(state):
+        raise ValueError(f"Floating-point under-/overflow occurred at epoch #{epoch}. {trouble}")
 
 
 def _judge(

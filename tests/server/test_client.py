@@ -2,7 +2,7 @@
 
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -26,7 +26,8 @@ from daskdml.server._client import Gone
 from daskdml.server._remote import Ref
 
 SIZE, LANES = 4096, 2
-TABLES = (Table("w", SIZE, "float64"),)
+# The second is too small for two shards: one has all of it.
+TABLES = (Table("w", SIZE, "float64"), Table("b", 1, "float64"))
 
 
 class Network:
@@ -34,7 +35,7 @@ class Network:
 
     def __init__(self, staleness, optimizer="add", n_shards=2):
         self.partition = Partition(TABLES, n_shards)
-        values = self.partition.cut({"w": np.zeros(SIZE)})
+        values = self.partition.cut({"w": np.zeros(SIZE), "b": np.zeros(1)})
         self.refs = tuple(Ref(f"tcp://{index}", f"shard-{index}") for index in range(n_shards))
         self.shards = {
             ref: Shard(i, v, TABLES, VectorClock(range(LANES)), optimizer, staleness)
@@ -128,6 +129,37 @@ def test_own_updates_are_seen_once_before_and_after_the_server_has_them(make):
         assert (reading.values["w"] == clock + 1).all() and reading.replayed == {0: [], 1: []}
     # Another runner of the process sees them too, and none twice.
     assert (parameters.read(3, Own(8)).values["w"] == 3).all()
+
+
+@pytest.mark.parametrize("n_shards", [1, 2, 3])
+def test_what_a_reader_adds_on_top_is_not_there_for_the_next(make, n_shards):
+    network, parameters = make(staleness=None, n_shards=n_shards)
+    parameters._boost = 1.0
+    own, other = Own(7), Own(8)
+    for reader in (own, other):
+        parameters.read(0, reader)
+    parameters.note(own, Ticket(0, 0, 0), ones() | {"b": Update(np.ones(1))})
+    for _ in range(3):
+        reading = parameters.read(1, own)
+        # Once for itself, once for the lane that lacks the clock.
+        assert reading.boosted[0] == [(0, 0, 0)]
+        assert (reading.values["w"] == 2).all() and reading.values["b"] == 2
+        # What the reader does with its arrays is its own affair.
+        reading.values["b"] += 100
+        assert parameters.read(1, other).values["b"] == 0
+
+
+def test_a_connection_that_dask_gave_up_does_not_end_the_fetching(make):
+    network, parameters = make(staleness=None)
+    own = Own(0)
+    parameters.read(0, own)
+    network.failing[network.refs[0]] = CancelledError()
+    parameters._wanted.set()
+    until(lambda: not parameters._wanted.is_set())
+    network.failing.clear()
+    parameters.push(own, parameters.note(own, Ticket(0, 0, 0), ones()), 0)
+    until(lambda: all(view.sequence == 1 for view in parameters._views.values()))
+    assert parameters._fetcher.is_alive()
 
 
 def test_a_runner_that_dask_begins_again_does_not_take_its_old_updates_for_new_ones(make):

@@ -130,8 +130,9 @@ def test_of_sparse_data_only_what_changed_is_sent(client):
     assert np.count_nonzero(clf.coef_) > 10_000
 
 
-def test_a_recorded_run_is_replayed_bit_for_bit(client):
-    strategy = SSP(2, trace=True, shards=1, **CLOCK)
+@pytest.mark.parametrize("n_shards", [1, 3])
+def test_a_recorded_run_is_replayed_bit_for_bit(client, n_shards):
+    strategy = SSP(2, trace=True, shards=n_shards, **CLOCK)
     clf = fitted(strategy, 1, learning_rate="constant", eta0=0.05, shuffle=False)
     settings = Settings(
         LOSSES["log_loss"].number, BINARY, alpha=1e-4, schedule=SCHEDULES["constant"], eta0=0.05, power_t=0.5
@@ -152,9 +153,10 @@ def test_a_recorded_run_is_replayed_bit_for_bit(client):
         return learn(model, layout, work, values, np.ones(1, dtype=bool), 1 / 4, visit, strategy)[0]
 
     tables = tuple(Table(f.name, f.size, f.dtype.name) for f in layout.fields)
-    final = replay(clf.trace_, Partition(tables, 1), layout.flat(model.init()), train, staleness=2)
+    final = replay(clf.trace_, Partition(tables, n_shards), layout.flat(model.init()), train, staleness=2)
     assert isinstance(works[0][0].pieces[0], Piece)
     assert (layout.state(final).coef == clf.coef_).all()
+    assert (layout.state(final).intercept == clf.intercept_).all()
 
 
 def test_it_stops_when_nothing_improves(client):
