@@ -146,7 +146,7 @@ class Rounds:
     def _report(self, holder: Node) -> Process:
         """The driver hears of the round, which nobody waits for."""
         yield from self._dask(holder, 0.0)
-        yield from self.cluster.driver.cpu.work(self.costs.report)
+        yield from self.cluster.driver.cpu.work(self.costs.report.get(self.fit.strategy, 0.0))
 
     def busy(self) -> dict[str, float]:
         """Seconds for which the busiest of each kind was busy."""

@@ -53,8 +53,6 @@ class Served:
             Shard(engine, self.cluster, fit, nodes[first], None if second is None else nodes[second], self.n_shards)
             for first, second in placed.shards
         ]
-        # What a shard that is not simulated would add to a worker's messages.
-        self._alike = self.n_shards / len(self.shards)
         self.ledger = Ledger(self.cluster, fit, nodes[placed.ledger], self._bound)
         self._copies = [_Copy(engine, len(self.shards)) for _ in nodes]
         self._reports = 0
@@ -176,7 +174,7 @@ class Served:
             heard += reports
             yield from self.cluster.message(driver, self.ledger.node)
             yield from self.cluster.message(self.ledger.node, driver)
-            yield from driver.cpu.work(self.costs.tend + reports * self.costs.report)
+            yield from driver.cpu.work(self.costs.tend + reports * self.costs.report.get(self.fit.strategy, 0.0))
 
     def busy(self) -> dict[str, float]:
         """Seconds for which the busiest of each kind was busy."""
@@ -186,7 +184,7 @@ class Served:
         others = [w for w in cluster.workers if id(w) not in hosts and w is not self.ledger.node]
         found = {
             "driver": cluster.driver.cpu.busy,
-            "ledger": self.ledger.node.cpu.busy if self.ledger.node not in with_shard else self.ledger.busy,
+            "ledger": self.ledger.busy,
             "shard's order": max(s.order.busy for s in self.shards),
             "shard CPU": max(w.cpu.busy for w in with_shard),
             "shard link": max(max(w.sends.busy, w.receives.busy) for w in with_shard),

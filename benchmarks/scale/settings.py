@@ -31,20 +31,22 @@ class Costs:
         Of a call of an actor in the same process.
     tend : float
         Of the driver's look at the cluster, which follows each look at the ledger.
-    report : float
-        Of a replica's clock at the driver.
     claim, claim_lane : float
-        Of a claim at the ledger that may go on, or not; the latter looks at every lane.
+        Of a claim at the ledger; one that has to wait looks at every lane besides.
+    done, done_lane : float
+        Of a report at the ledger, and of each lane there.
+    tick, tick_lane : float
+        Of an update at a shard, and of each lane there.
     view_lane : float
-        Of a lane's clock in what a shard answers.
-    apply, pull : float
-        Of a parameter that is added to, or copied, at a shard.
+        Of a lane's clock in what a shard answers, at each end.
+    apply, apply_key, pull : float
+        Of a parameter that is added to where all are, or by its key, or is copied, at a shard.
     train : float
         Of a parameter on the parameter server's clients: what is joined, copied, compared and cut.
     copy, combine, agree : dict
         By synchronous strategy, of a parameter: where a replica begins, where two meet, and at the end of a round.
-    own, own_pause : dict
-        By strategy, of a clock at its replica, whatever the parameters.
+    own, own_pause, report : dict
+        By strategy, of a clock of a replica, whatever the parameters: at the replica, and at the driver.
     """
 
     submit: float = 0.0
@@ -58,11 +60,15 @@ class Costs:
     message_pause: float = 0.0
     local: float = 0.0
     tend: float = 0.0
-    report: float = 0.0
     claim: float = 0.0
     claim_lane: float = 0.0
+    done: float = 0.0
+    done_lane: float = 0.0
+    tick: float = 0.0
+    tick_lane: float = 0.0
     view_lane: float = 0.0
     apply: float = 0.0
+    apply_key: float = 0.0
     pull: float = 0.0
     train: float = 0.0
     copy: dict[str, float] = field(default_factory=dict)
@@ -70,6 +76,7 @@ class Costs:
     agree: dict[str, float] = field(default_factory=dict)
     own: dict[str, float] = field(default_factory=dict)
     own_pause: dict[str, float] = field(default_factory=dict)
+    report: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,15 +174,14 @@ class Fit:
         return 4 * self.parameters
 
     @property
-    def pushed_bytes(self) -> int:
-        """A value of 4 bytes and, unless all are sent, a key of 8 for each entry."""
-        if self.pushed is None or self.pushed >= self.parameters:
-            return self.bytes
-        return 12 * self.pushed
+    def sparse(self) -> bool:
+        """Whether updates are sent with keys."""
+        return self.pushed is not None and self.pushed < self.parameters
 
     @property
-    def pushed_entries(self) -> int:
-        return self.parameters if self.pushed is None else min(self.pushed, self.parameters)
+    def pushed_bytes(self) -> int:
+        """A value of 4 bytes and, unless all are sent, a key of 8 for each entry."""
+        return 12 * self.pushed if self.sparse and self.pushed is not None else self.bytes
 
     def without_costs(self) -> Fit:
         """The same where only training takes time."""

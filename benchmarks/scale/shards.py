@@ -84,7 +84,8 @@ class Shard:
         self.order = Lock(engine)
         self.clock = _Clock(engine, fit.replicas)
         self._pushed = fit.pushed_bytes / n_shards
-        self._apply = fit.pushed_entries / n_shards * cluster.costs.apply
+        entries = cluster.costs.apply_key * (fit.pushed or 0) if fit.sparse else cluster.costs.apply * fit.parameters
+        self._apply = entries / n_shards + cluster.costs.tick + fit.replicas * cluster.costs.tick_lane
         self._bytes = fit.bytes / n_shards
         self._copy = fit.parameters / n_shards * cluster.costs.pull
 
@@ -150,7 +151,7 @@ class Ledger:
         yield from self._cluster.message(source, self.node)
         yield from self._work(self._costs.claim)
         if self._bound is not None and clock - self._bound > self.clock.minimum:
-            yield from self._work(self._refusal)
+            yield from self.node.cpu.work(self._refusal)
             self.waiting += 1
             yield from self.clock.reach(clock - self._bound)
             self.waiting -= 1
@@ -160,7 +161,8 @@ class Ledger:
         """Whoever waits looks again whenever something was done, and most find nothing yet."""
         yield from self._cluster.message(source, self.node)
         self.clock.tick(clock)
-        yield from self._work(self._costs.claim + self.waiting * self._refusal)
+        done = self._costs.done + self._fit.replicas * self._costs.done_lane
+        yield from self._work(done + self.waiting * self._refusal)
         self.clock.tell()
         yield from self._cluster.message(self.node, source)
 
@@ -169,5 +171,6 @@ class Ledger:
         return self._costs.claim + self._fit.replicas * self._costs.claim_lane
 
     def _work(self, seconds: float) -> Process:
-        self.busy += seconds
+        # With the message that brought it and the answer.
+        self.busy += seconds + 2 * self._costs.message
         yield from self.node.cpu.work(seconds)
