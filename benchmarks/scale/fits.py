@@ -15,7 +15,7 @@ from benchmarks.scale.parts import linear_model
 from benchmarks.scale.settings import Fit, Pattern
 from benchmarks.scale.simulate import rate_of
 from daskdml import ASP, BSP, ESSP, SSP, Averaging
-from daskdml.data import Target, as_dataset
+from daskdml.data import Block, Target, as_dataset
 from daskdml.models import LinearModel
 from daskdml.monitor import CallbackList, FitInfo, StoppingRule
 from daskdml.strategies import Agreed, AsynchronousFit, DaskRunner, Schedule, train
@@ -64,6 +64,21 @@ def _labels(rows: int, block_info: Any = None) -> np.ndarray:
     return np.sign(np.random.default_rng(block_info[None]["chunk-location"][0]).standard_normal(rows))
 
 
+def _compile(features: int) -> None:
+    model = linear_model(features)
+    block = Block(0, np.ones((CLOCK_ROWS, features), "f4"), np.ones(CLOCK_ROWS, "f4"))
+    order, everything, state = np.arange(CLOCK_ROWS), np.ones(1, dtype=bool), model.init()
+    gradient = model.zero_gradient(state)
+    model.train(state, block, order, everything)
+    model.add_gradient(state, block, order, everything, gradient)
+    model.step(state, gradient, everything)
+
+
+def compile_kernels(client: Client) -> None:
+    """On every worker: a round's end moves from one to another, and none of them shall be the first to need a kernel."""
+    client.run(_compile, Fit("BSP", 1).parameters)
+
+
 def _strategy(fit: Fit) -> Any:
     alone: dict[str, Any] = {"clock_rows": CLOCK_ROWS, "reassign": False, "speculate": None}
     return {
@@ -109,11 +124,6 @@ def measure(client: Client, fit: Fit) -> np.ndarray:
     if any(len(s) != fit.clocks for s in starts):
         raise RuntimeError(f"{fit.strategy}: workers trained {[len(s) for s in starts]} clocks, not {fit.clocks} each")
     return np.array(starts)
-
-
-def rate(client: Client, fit: Fit) -> float:
-    """Clocks a second, of a replica, after the first ones."""
-    return rate_of(measure(client, fit), fit.warm)
 
 
 @dataclass(frozen=True)

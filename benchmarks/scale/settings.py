@@ -147,6 +147,11 @@ class Fit:
         Of more shards than this as many are simulated, each like all others.
     shards : int or None
         By default as many as daskdml makes.
+    backups : {1, 0}
+        Second copies of shards.
+    wakes_all : bool
+        Whether all who wait at the ledger look again whenever something was done, as they do; or those only that may go
+        on.
     """
 
     strategy: str
@@ -163,6 +168,8 @@ class Fit:
     cores: int | None = None
     seen: int = 4
     shards: int | None = None
+    backups: int = 1
+    wakes_all: bool = True
     seed: int = 0
 
     @property

@@ -24,6 +24,7 @@ def place(fit: Fit) -> Placed:
     """As daskdml does it: each on the worker that serves least, first copies before the ledger before second copies."""
     n_shards = fit.shards or default_shards(fit.bytes, fit.workers)
     hosts = [0] * fit.workers
+    copies = bool(fit.backups) and fit.workers > 1
 
     def roomiest(without: int | None = None) -> int:
         best = min((w for w in range(fit.workers) if w != without), key=lambda w: (hosts[w], w))
@@ -33,13 +34,12 @@ def place(fit: Fit) -> Placed:
     if n_shards <= fit.seen:
         firsts = [roomiest() for _ in range(n_shards)]
         ledger = roomiest()
-        return Placed(n_shards, [(f, roomiest(f) if fit.workers > 1 else None) for f in firsts], ledger)
+        return Placed(n_shards, [(f, roomiest(f) if copies else None) for f in firsts], ledger)
     # Those that are simulated serve each other as second copies where all workers have a shard, as all would.
     full = n_shards >= fit.workers
     seconds = [(i + 1) % fit.seen if full else fit.seen + i for i in range(fit.seen)]
-    one = fit.workers == 1
     shards: list[tuple[int, int | None]] = [
-        (i % fit.workers, None if one else s % fit.workers) for i, s in enumerate(seconds)
+        (i % fit.workers, s % fit.workers if copies else None) for i, s in enumerate(seconds)
     ]
     return Placed(n_shards, shards, 0 if full else min(2 * fit.seen, fit.workers - 1))
 
@@ -162,7 +162,8 @@ class Ledger:
         yield from self._cluster.message(source, self.node)
         self.clock.tick(clock)
         done = self._costs.done + self._fit.replicas * self._costs.done_lane
-        yield from self._work(done + self.waiting * self._refusal)
+        again = self.waiting * self._refusal if self._fit.wakes_all else 0.0
+        yield from self._work(done + again)
         self.clock.tell()
         yield from self._cluster.message(self.node, source)
 

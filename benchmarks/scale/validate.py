@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.scale.engine import Engine
-from benchmarks.scale.fits import Alone, alone, measure
+from benchmarks.scale.fits import Alone, alone, compile_kernels, measure
 from benchmarks.scale.rounds import Rounds
 from benchmarks.scale.served import Served
 from benchmarks.scale.settings import SERVED, STRATEGIES, Costs, Fit, Pattern
@@ -15,7 +15,7 @@ from benchmarks.scale.simulate import rate_of
 from daskdml.cluster import local
 
 WITHIN = 0.2
-SECONDS = 0.1
+SECONDS = 0.05
 
 
 def _sides(fit: Fit, costs: Costs) -> tuple[float, float, float]:
@@ -24,7 +24,11 @@ def _sides(fit: Fit, costs: Costs) -> tuple[float, float, float]:
     run = (Served if fit.strategy in SERVED else Rounds)(engine, fit, costs)
     engine.run()
     cluster = run.cluster
-    return cluster.workers[0].cpu.busy / fit.clocks, cluster.driver.cpu.busy / fit.clocks, 1 / rate_of(run.starts, fit.warm)
+    return (
+        cluster.workers[0].cpu.busy / fit.clocks,
+        cluster.driver.cpu.busy / fit.clocks,
+        1 / rate_of(run.starts, fit.warm),
+    )
 
 
 def with_own(costs: Costs, strategy: str, measured: Alone, seconds: float, clocks: int) -> Costs:
@@ -44,39 +48,43 @@ def whole_clocks(costs: Costs, full: bool) -> tuple[Costs, dict[str, Alone]]:
     found = {}
     with local(1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
         client.wait_for_workers(1)
+        compile_kernels(client)
         for strategy in STRATEGIES:
-            found[strategy] = alone(client, strategy, SECONDS / 2, few, many)
-            costs = with_own(costs, strategy, found[strategy], SECONDS / 2, many)
+            found[strategy] = alone(client, strategy, SECONDS, few, many)
+            costs = with_own(costs, strategy, found[strategy], SECONDS, many)
     return costs, found
 
 
 def validate(costs: Costs, full: bool) -> list[dict[str, Any]]:
-    """Real and simulated clocks a second, by strategy, pattern and workers."""
-    warm, clocks, repeats = (7, 32, 2) if full else (3, 12, 1)
+    """Real and simulated clocks a second, by strategy, pattern and workers; costs are of one and two workers."""
     rows = []
-    for workers in (1, 2, 4, 8) if full else (2, 4):
+    for workers in (1, 2, 4, 8) if full else (4,):
         with local(workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
             client.wait_for_workers(workers)
+            compile_kernels(client)
             for strategy in STRATEGIES:
+                clocks, warm = (32, 7) if full else (16, 3)
                 fit = Fit(strategy, workers, SECONDS, clocks=clocks, warm=warm, cores=os.cpu_count())
-                # Imports and compilation count for nobody.
-                measure(client, replace(fit, clocks=3, warm=0, seconds=0.0))
-                for kind in ("none", "rotating"):
-                    told = replace(fit, pattern=Pattern(kind))
-                    rows.append(_compared(client, told, costs, repeats))
+                # Imports and connections count for nobody.
+                measure(client, replace(fit, clocks=4, warm=0, seconds=0.0))
+                rows.append(_compared(client, fit, costs, 2 if full else 1))
+                # A single machine that is always slow has no pattern.
+                if workers > 1:
+                    rows.append(_compared(client, replace(fit, pattern=Pattern("rotating")), costs, 1))
     return rows
 
 
 def _compared(client: Any, fit: Fit, costs: Costs, repeats: int) -> dict[str, Any]:
     real = [rate_of(measure(client, fit), fit.warm) for _ in range(repeats)]
-    model = 1 / _sides(fit, costs)[2]
-    ratio = model / (sum(real) / repeats)
+    model, mean = 1 / _sides(fit, costs)[2], sum(real) / repeats
+    free = 1 / _sides(fit.without_costs(), Costs())[2]
     return {
         "strategy": fit.strategy,
         "pattern": fit.pattern.kind,
         "workers": fit.workers,
         "real": real,
         "model": model,
-        "ratio": ratio,
-        "within": 1 - WITHIN <= ratio <= 1 + WITHIN,
+        "free": free,
+        "ratio": model / mean,
+        "within": abs(model / mean - 1) <= WITHIN,
     }
