@@ -1,4 +1,4 @@
-"""Where strategies stop scaling: a discrete-event model, calibrated here, checked on eight processes, run to a thousand.
+"""Where strategies stop scaling: a discrete-event model, calibrated and checked here, then run to a thousand workers.
 
 The model is in ``benchmarks/scale``; docs/scaling.md tells its equations and assumptions.
 """
@@ -40,9 +40,9 @@ def run(full: bool = False) -> None:
         [
             "## Costs\n\nMeasured on one and two workers.",
             costs_text(costs, many),
-            f"## Model and reality\n\nTraining of {SECONDS * 1e3:g} ms a clock is sleep; all processes are on this machine.",
+            f"## Model and reality\n\nA clock is {SECONDS * 1e3:g} ms of sleep; all processes are on this machine.",
             validation_text(checked),
-            f"## Workers at which half of the time is lost\n\nEach worker on a node of its own; {network}; none is slow.",
+            f"## Workers at which half of the time is lost\n\nWorkers on nodes of their own; {network}; none is slow.",
             scale_text(found["scale"]),
             "![efficiency by workers](scale_model.png)",
             "## Slow machines\n\nA clock takes 1 s.",

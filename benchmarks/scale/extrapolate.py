@@ -21,8 +21,9 @@ KEYS = 10_000
 GIGABIT = 1e9 / 8
 NETWORK = Network(latency=1e-4, bandwidth=10 * GIGABIT)
 HALF = 0.5
-# A curve that is so low is not followed any further.
-_LOST = 0.02
+# A curve that is so low is not followed any further; between two points it is looked at closer, so many times.
+_LOST = 0.2
+_CLOSER = 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ SIDES = (*(Side(s) for s in STRATEGIES), *(Side(s, KEYS) for s in SERVED))
 
 @dataclass(frozen=True)
 class Curve:
-    """A fit on more and more workers, by the numbers of which it is known; ``what_if`` says what is other than it is."""
+    """A fit on more and more workers, by the numbers of which it is known; ``what_if`` says what differs."""
 
     side: Side
     fit: Fit
@@ -56,18 +57,16 @@ class Curve:
         """The efficiency and the limit at each number of workers, as long as there is something left to lose."""
         points: list[dict[str, Any]] = []
         for workers in self.workers:
-            outcome = simulate(replace(self.fit, workers=workers), replace(costs, **self.cheaper))
-            points.append(
-                {
-                    "workers": workers,
-                    "efficiency": outcome.efficiency,
-                    "waiting": outcome.waiting,
-                    "limit": outcome.limit,
-                    "busy": outcome.busy,
-                }
-            )
-            if outcome.efficiency < _LOST:
+            points.append(self._point(workers, costs))
+            if points[-1]["efficiency"] < _LOST:
                 break
+        for _ in range(_CLOSER):
+            below = next((i for i, point in enumerate(points) if point["efficiency"] < HALF), 0)
+            if below:
+                ends = points[below - 1]["workers"], points[below]["workers"]
+                middle = round((ends[0] * ends[1]) ** 0.5)
+                if middle not in ends:
+                    points.insert(below, self._point(middle, costs))
         fit = self.fit
         return {
             "side": self.side.name,
@@ -77,6 +76,16 @@ class Curve:
             "pattern": fit.pattern.kind,
             "bandwidth": fit.network.bandwidth,
             "points": points,
+        }
+
+    def _point(self, workers: int, costs: Costs) -> dict[str, Any]:
+        outcome = simulate(replace(self.fit, workers=workers), replace(costs, **self.cheaper))
+        return {
+            "workers": workers,
+            "efficiency": outcome.efficiency,
+            "waiting": outcome.waiting,
+            "limit": outcome.limit,
+            "busy": outcome.busy,
         }
 
 
@@ -102,8 +111,8 @@ def _fit(side: Side, parameters: int, seconds: float, pattern: Pattern, network:
         seconds,
         parameters,
         pushed=side.pushed,
-        clocks=12,
-        warm=4,
+        clocks=10,
+        warm=3,
         pattern=pattern,
         network=network,
         seen=2,
@@ -134,7 +143,12 @@ def curves(full: bool, at_once: dict[str, float]) -> dict[str, list[Curve]]:
     numbers = WORKERS if full else WORKERS[:-1]
     none = Pattern("none")
     sides = SIDES if full else SIDES[: len(STRATEGIES)]
-    scale = [Curve(s, _fit(s, p, t, none, NETWORK), numbers) for p, t, s in product(sizes, times, sides)]
+    scale = [
+        Curve(s, _fit(s, p, t, none, NETWORK), numbers)
+        for p, t, s in product(sizes, times, sides)
+        # As many keys as there are parameters are all of them.
+        if s.pushed is None or s.pushed < p
+    ]
     kinds = ("none", "rotating", "random", "permanent", "lognormal")
     slow = [
         Curve(s, _fit(s, 10**5, 1.0, Pattern(kind), NETWORK), (16, numbers[-2]))

@@ -75,7 +75,7 @@ def _compile(features: int) -> None:
 
 
 def compile_kernels(client: Client) -> None:
-    """On every worker: a round's end moves from one to another, and none of them shall be the first to need a kernel."""
+    """On every worker, since a round's end moves from one to another and would wait for the first to need a kernel."""
     client.run(_compile, Fit("BSP", 1).parameters)
 
 

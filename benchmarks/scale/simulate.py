@@ -58,7 +58,7 @@ def _rate(fit: Fit, costs: Costs) -> tuple[float, dict[str, float]]:
     engine = Engine()
     run = (Served if fit.strategy in SERVED else Rounds)(engine, fit, costs)
     engine.run()
-    return rate_of(run.starts, fit.warm), {name: busy / engine.now for name, busy in run.busy().items()}
+    return rate_of(run.starts, fit.warm), {name: float(busy / engine.now) for name, busy in run.busy().items()}
 
 
 def simulate(fit: Fit, costs: Costs) -> Outcome:
