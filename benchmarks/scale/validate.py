@@ -44,7 +44,7 @@ def with_own(costs: Costs, strategy: str, measured: Alone, seconds: float, clock
 
 def whole_clocks(costs: Costs, full: bool) -> tuple[Costs, dict[str, Alone]]:
     """The costs with those of a whole clock, from fits by one worker."""
-    few, many = (16, 80) if full else (8, 32)
+    few, many = (16, 80) if full else (6, 24)
     found = {}
     with local(1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
         client.wait_for_workers(1)
@@ -63,7 +63,7 @@ def validate(costs: Costs, full: bool) -> list[dict[str, Any]]:
             client.wait_for_workers(workers)
             compile_kernels(client)
             for strategy in STRATEGIES:
-                clocks, warm = (32, 7) if full else (16, 3)
+                clocks, warm = (32, 7) if full else (12, 3)
                 fit = Fit(strategy, workers, SECONDS, clocks=clocks, warm=warm, cores=os.cpu_count())
                 # Imports and connections count for nobody.
                 measure(client, replace(fit, clocks=4, warm=0, seconds=0.0))
