@@ -12,7 +12,7 @@ from benchmarks._measure import keep
 from benchmarks.scale.calibrate import at_once, calibrate
 from benchmarks.scale.extrapolate import NETWORK, curves, follow
 from benchmarks.scale.parts import parts
-from benchmarks.scale.report import by_workers_text, costs_text, plot, scale_text, validation_text
+from benchmarks.scale.report import beside_text, costs_text, plot, scale_text, validation_text
 from benchmarks.scale.validate import SECONDS, validate, whole_clocks
 from daskdml.cluster import local
 
@@ -46,11 +46,11 @@ def run(full: bool = False) -> None:
             scale_text(found["scale"]),
             "![efficiency by workers](scale_model.png)",
             "## Slow machines\n\nA clock takes 1 s.",
-            by_workers_text(found["slow"], "pattern", "slow"),
+            beside_text(found["slow"], "pattern"),
             "## Faster and slower links\n\nA clock takes 1 s.",
-            by_workers_text(found["links"], "bandwidth", "link"),
+            beside_text(found["links"], "bandwidth"),
             "## What would change that\n\nA clock takes 1 s.",
-            by_workers_text(found["what_if"], "what_if", "what if"),
+            beside_text(found["what_if"], "what_if"),
         ]
     )
     figures = {

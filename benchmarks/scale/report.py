@@ -11,6 +11,8 @@ from benchmarks.scale.validate import WITHIN
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _COLOURS = {"BSP": "#000000", "Averaging": "#E69F00", "SSP": "#0072B2", "ESSP": "#009E73", "ASP": "#D55E00"}
+# Where so much of the time is training, nothing is worth naming.
+_UNLIMITED = 0.95
 _MARKERS = {"BSP": "s", "Averaging": "D", "SSP": "o", "ESSP": "^", "ASP": "v"}
 
 
@@ -82,20 +84,29 @@ def _cell(points: list[dict[str, Any]]) -> str:
     first, last = points[0], points[-1]
     if first["efficiency"] < 0.5:
         return f"never ({first['efficiency']:.0%} with 1): {limit}"
-    return f"over {last['workers']} ({last['efficiency']:.0%}): {limit}"
+    return f"over {last['workers']}: {_reached(last)}"
 
 
-def by_workers_text(curves: list[dict[str, Any]], key: str, heading: str) -> str:
-    """Efficiencies, a line for each value of ``key`` and strategy."""
-    rows = []
-    for curve in curves:
-        label = curve[key] if key != "bandwidth" else f"{curve[key] * 8 / 1e9:g} Gbit/s"
-        for point in curve["points"]:
-            rows.append(
-                [power(curve["parameters"]), curve["side"], label, point["workers"], f"{point['efficiency']:.0%}"]
-                + [f"{point['waiting']:.0%}", point["limit"]]
-            )
-    return table(["parameters", "strategy", heading, "workers", "efficiency", "lost to slow machines", "limit"], rows)
+def _reached(point: dict[str, Any]) -> str:
+    """The efficiency, and what limits it where anything does."""
+    much = point["efficiency"] < _UNLIMITED
+    return f"{point['efficiency']:.0%}" + (f", {point['limit']}" if much else "")
+
+
+def beside_text(curves: list[dict[str, Any]], key: str) -> str:
+    """Efficiencies and limits, a column for each value of ``key``."""
+    columns = list(dict.fromkeys(curve[key] for curve in curves))
+    found = {
+        (curve["parameters"], curve["side"], point["workers"], curve[key]): _reached(point)
+        for curve in curves
+        for point in curve["points"]
+    }
+    rows = [
+        [power(row[0]), *row[1:], *(found.get((*row, column), "") for column in columns)]
+        for row in dict.fromkeys(at[:3] for at in found)
+    ]
+    names = [c if isinstance(c, str) else f"{c * 8 / 1e9:g} Gbit/s" for c in columns]
+    return table(["parameters", "strategy", "workers", *names], rows)
 
 
 def plot(curves: list[dict[str, Any]], name: str) -> None:
@@ -108,7 +119,8 @@ def plot(curves: list[dict[str, Any]], name: str) -> None:
     sizes = [p for p in sorted({c["parameters"] for c in curves}) if len(str(p)) % 2]
     times = sorted({c["seconds"] for c in curves})
     shape = (len(sizes), len(times))
-    figure, axes = plt.subplots(*shape, figsize=(3.3 * shape[1] + 0.6, 2.3 * shape[0] + 0.7), sharex=True, sharey=True)
+    inches = (max(7.0, 3.3 * shape[1] + 0.6), 2.3 * shape[0] + 0.7)
+    figure, axes = plt.subplots(*shape, figsize=inches, sharex=True, sharey=True)
     for row, parameters in zip(axes.reshape(shape), sizes, strict=True):
         for ax, seconds in zip(row, times, strict=True):
             for curve in curves:

@@ -6,8 +6,10 @@ import os
 from dataclasses import replace
 from typing import Any
 
+from distributed import Client
+
 from benchmarks.scale.engine import Engine
-from benchmarks.scale.fits import Alone, alone, compile_kernels, measure
+from benchmarks.scale.fits import Alone, alone, carry_out, compile_kernels, measure
 from benchmarks.scale.rounds import Rounds
 from benchmarks.scale.served import Served
 from benchmarks.scale.settings import SERVED, STRATEGIES, Costs, Fit, Pattern
@@ -42,13 +44,20 @@ def with_own(costs: Costs, strategy: str, measured: Alone, seconds: float, clock
     return replace(with_cpu, own_pause=costs.own_pause | {strategy: pause})
 
 
+def prepare(client: Client, workers: int) -> None:
+    """Compilation, imports and connections, which are to count for nobody."""
+    compile_kernels(client)
+    for strategy in STRATEGIES:
+        carry_out(client, Fit(strategy, workers, 0.01, clocks=6))
+
+
 def whole_clocks(costs: Costs, full: bool) -> tuple[Costs, dict[str, Alone]]:
     """The costs with those of a whole clock, from fits by one worker."""
     few, many = (16, 80) if full else (6, 24)
     found = {}
     with local(1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
         client.wait_for_workers(1)
-        compile_kernels(client)
+        prepare(client, 1)
         for strategy in STRATEGIES:
             found[strategy] = alone(client, strategy, SECONDS, few, many)
             costs = with_own(costs, strategy, found[strategy], SECONDS, many)
@@ -61,12 +70,10 @@ def validate(costs: Costs, full: bool) -> list[dict[str, Any]]:
     for workers in (1, 2, 4, 8) if full else (4,):
         with local(workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
             client.wait_for_workers(workers)
-            compile_kernels(client)
+            prepare(client, workers)
             for strategy in STRATEGIES:
-                clocks, warm = (32, 7) if full else (12, 3)
+                clocks, warm = (24, 7) if full else (12, 3)
                 fit = Fit(strategy, workers, SECONDS, clocks=clocks, warm=warm, cores=os.cpu_count())
-                # Imports and connections count for nobody.
-                measure(client, replace(fit, clocks=4, warm=0, seconds=0.0))
                 rows.append(_compared(client, fit, costs, 2 if full else 1))
                 # A single machine that is always slow has no pattern.
                 if workers > 1:
