@@ -5,6 +5,7 @@ The model is in ``benchmarks/scale``; docs/scaling.md tells its equations and as
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict
 
@@ -20,6 +21,7 @@ from daskdml.cluster import local
 def run(full: bool = False) -> None:
     began = time.perf_counter()
     seconds: dict[str, float] = {}
+    load = [os.getloadavg()[0]]
 
     def passed(what: str) -> None:
         seconds[what] = time.perf_counter() - began - sum(seconds.values())
@@ -33,6 +35,7 @@ def run(full: bool = False) -> None:
     passed("calibration")
     checked = validate(costs, full)
     passed("validation")
+    load.append(os.getloadavg()[0])
     found = follow(curves(full, many), costs)
     passed("extrapolation")
     network = f"{NETWORK.bandwidth * 8e-9:g} Gbit/s, {NETWORK.latency * 1e6:g} microseconds"
@@ -42,6 +45,7 @@ def run(full: bool = False) -> None:
             costs_text(costs, many),
             f"## Model and reality\n\nA clock is {SECONDS * 1e3:g} ms of sleep; all processes are on this machine.",
             validation_text(checked),
+            f"Load average of the machine before and after: {load[0]:.1f}, {load[1]:.1f}; {os.cpu_count()} cores.",
             f"## Workers at which half of the time is lost\n\nWorkers on nodes of their own; {network}; none is slow.",
             scale_text(found["scale"]),
             "![efficiency by workers](scale_model.png)",
@@ -58,6 +62,7 @@ def run(full: bool = False) -> None:
         "many_tasks_at_once": many,
         "one_worker": {strategy: asdict(alone) for strategy, alone in by_one.items()},
         "validation": checked,
+        "load": load,
         "curves": found,
         "seconds": seconds,
     }
