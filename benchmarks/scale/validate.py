@@ -1,0 +1,97 @@
+"""The model beside reality: clocks a second of real fits on up to eight processes of this machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from distributed import Client
+
+from benchmarks.scale.engine import Engine
+from benchmarks.scale.fits import Alone, alone, carry_out, compile_kernels, measure
+from benchmarks.scale.rounds import Rounds
+from benchmarks.scale.served import Served
+from benchmarks.scale.settings import SERVED, STRATEGIES, Costs, Fit, Pattern
+from benchmarks.scale.simulate import rate_of
+from daskdml.cluster import local
+
+WITHIN = 0.2
+SECONDS = 0.05
+
+
+def _sides(fit: Fit, costs: Costs) -> tuple[float, float, float]:
+    """Of a clock of a simulated fit: CPU of a worker and of the driver, and seconds."""
+    engine = Engine()
+    run = (Served if fit.strategy in SERVED else Rounds)(engine, fit, costs)
+    engine.run()
+    cluster = run.cluster
+    return (
+        cluster.workers[0].cpu.busy / fit.clocks,
+        cluster.driver.cpu.busy / fit.clocks,
+        1 / rate_of(run.starts, fit.warm),
+    )
+
+
+def with_own(costs: Costs, strategy: str, measured: Alone, seconds: float, clocks: int) -> Costs:
+    """The costs of a clock that no part explains: what a fit by one worker takes beyond its tasks and messages."""
+    fit = Fit(strategy, 1, seconds, clocks=clocks, warm=clocks // 2, cores=os.cpu_count())
+    worker, driver, _ = _sides(fit, costs)
+    own = {strategy: max(0.0, measured.worker - worker)}
+    report = {strategy: max(0.0, measured.driver - driver)}
+    with_cpu = replace(costs, own=costs.own | own, report=costs.report | report)
+    pause = max(0.0, measured.clock - _sides(fit, with_cpu)[2])
+    return replace(with_cpu, own_pause=costs.own_pause | {strategy: pause})
+
+
+def prepare(client: Client, workers: int) -> None:
+    """Compilation, imports and connections, which are to count for nobody."""
+    compile_kernels(client)
+    for strategy in STRATEGIES:
+        carry_out(client, Fit(strategy, workers, 0.01, clocks=6))
+
+
+def whole_clocks(costs: Costs, full: bool) -> tuple[Costs, dict[str, Alone]]:
+    """The costs with those of a whole clock, from fits by one worker."""
+    few, many = (16, 80) if full else (6, 24)
+    found = {}
+    with local(1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
+        client.wait_for_workers(1)
+        prepare(client, 1)
+        for strategy in STRATEGIES:
+            found[strategy] = alone(client, strategy, SECONDS, few, many)
+            costs = with_own(costs, strategy, found[strategy], SECONDS, many)
+    return costs, found
+
+
+def validate(costs: Costs, full: bool) -> list[dict[str, Any]]:
+    """Real and simulated clocks a second, by strategy, pattern and workers; costs are of one and two workers."""
+    rows = []
+    for workers in (1, 2, 4, 8) if full else (4,):
+        with local(workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
+            client.wait_for_workers(workers)
+            prepare(client, workers)
+            for strategy in STRATEGIES:
+                clocks, warm = (24, 7) if full else (12, 3)
+                fit = Fit(strategy, workers, SECONDS, clocks=clocks, warm=warm, cores=os.cpu_count())
+                rows.append(_compared(client, fit, costs, 2 if full else 1))
+                # A single machine that is always slow has no pattern.
+                if workers > 1:
+                    rows.append(_compared(client, replace(fit, pattern=Pattern("rotating")), costs, 1))
+    return rows
+
+
+def _compared(client: Any, fit: Fit, costs: Costs, repeats: int) -> dict[str, Any]:
+    real = [rate_of(measure(client, fit), fit.warm) for _ in range(repeats)]
+    model, mean = 1 / _sides(fit, costs)[2], sum(real) / repeats
+    free = 1 / _sides(fit.without_costs(), Costs())[2]
+    return {
+        "strategy": fit.strategy,
+        "pattern": fit.pattern.kind,
+        "workers": fit.workers,
+        "real": real,
+        "model": model,
+        "free": free,
+        "ratio": model / mean,
+        "within": abs(model / mean - 1) <= WITHIN,
+    }
