@@ -1,0 +1,125 @@
+"""Vowpal Wabbit: examples made by its Python API from rows in memory; from files its text and its cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from vowpalwabbit import Workspace
+
+from benchmarks.peers._scikit_learn import ONE_VERSUS_ALL
+from benchmarks.race._problem import Problem
+from benchmarks.race._side import Config, Side, Step, anew, going_on
+
+# The feature that is 1 in every example.
+CONSTANT = 11650396
+LINES = 50_000
+
+
+def lines(X: Any, y: np.ndarray) -> pa.Array:
+    """Rows as Vowpal Wabbit's text, a line each; zeros are left out of sparse rows."""
+    head = pc.binary_join_element_wise(pc.cast(pa.array(2 * y - 1), pa.string()), "|", " ")
+    if not hasattr(X, "indptr"):
+        columns = [pc.cast(pa.array(np.ascontiguousarray(X[:, j])), pa.string()) for j in range(X.shape[1])]
+        named = [pc.binary_join_element_wise(str(j), column, ":") for j, column in enumerate(columns)]
+        return pc.binary_join_element_wise(head, *named, " ")
+    names, values = (pc.cast(pa.array(array), pa.string()) for array in (X.indices, X.data))
+    # A value of 1 goes without saying.
+    pairs = names if (X.data == 1).all() else pc.binary_join_element_wise(names, values, ":")
+    rows = pa.ListArray.from_arrays(pa.array(X.indptr.astype(np.int32)), pairs)
+    return pc.binary_join_element_wise(head, pc.binary_join(rows, " "), " ")
+
+
+class Vowpal(Side):
+    """One thread learns. Its lazy l2 scales with its adaptive rates: not quite the objective; of ``--bfgs`` it is."""
+
+    name = "Vowpal Wabbit"
+    package = "vowpalwabbit"
+    counts_preparation = True
+    tuned_from = "files"
+
+    @classmethod
+    def unfit(cls, problem: Problem) -> str | None:
+        return ONE_VERSUS_ALL if problem.n_classes > 2 else None
+
+    @classmethod
+    def grid(cls, problem: Problem) -> list[Config]:
+        rates: list[Config] = [{"learning_rate": rate} for rate in (0.5, 0.1, 0.02)]
+        rates += [{"learning_rate": 0.5, "power_t": 0.5, "initial_t": 1.0, "how": "--sgd"}]
+        rates += [{"learning_rate": rate, "l2": 0.0} for rate in (0.5, 0.1)]
+        rates += [{"learning_rate": 0.1, "decay_learning_rate": 0.8}, {"how": "--bfgs"}]
+        return rates
+
+    def prepare(self, X: Any, y: np.ndarray | None) -> None:
+        self.cache = os.path.join(self.scratch, f"rows-{self.problem.n_rows}.cache")
+        # Every index needs a weight of its own, the constant too.
+        self.bits = max(18, (2 * self.problem.n_features - 1).bit_length())
+        self.examples: list[Any] = []
+        self.path = os.path.join(self.scratch, f"rows-{self.problem.n_rows}.txt")
+        if y is None:
+            with open(self.path, "w") as file:
+                for path in self.problem.parts:
+                    self._write(file, *self.problem.read([path]))
+        else:
+            self.X, self.y = X, y
+
+    @staticmethod
+    def _write(file: Any, X: Any, y: np.ndarray) -> None:
+        for low in range(0, len(y), LINES):
+            file.write("\n".join(lines(X[low : low + LINES], y[low : low + LINES]).to_pylist()) + "\n")
+
+    def steps(self, config: Config) -> Iterator[Step]:
+        return self._from_files(config) if self.start == "files" else self._from_memory(config)
+
+    def _arguments(self, config: Config) -> str:
+        config = {"l2": self.problem.alpha} | config
+        how = config.pop("how", "")
+        if how == "--bfgs":
+            # Here the penalty is on the sum of losses.
+            config["l2"] *= self.problem.n_rows
+            how += " --no_bias_regularization --termination 1e-12"
+        given = " ".join(f"--{name} {value}" for name, value in config.items())
+        return f"--loss_function logistic -b {self.bits} --quiet --holdout_off {how} {given}"
+
+    def _from_files(self, config: Config) -> Iterator[Step]:
+        def fit(passes: int) -> Any:
+            # Text is parsed in the first of these passes, and the cache it leaves is read in the others.
+            source = f"-d {self.path} --cache_file {self.cache} -k --passes {passes}"
+            vw = Workspace(f"{source} {self._arguments(config)}")
+            return self._weights(vw), passes, {}
+
+        return anew(fit)
+
+    def _from_memory(self, config: Config) -> Iterator[Step]:
+        if config.get("how") == "--bfgs":
+            raise ValueError("--bfgs learns from a cache only: there is none in memory")
+        vw = Workspace(self._arguments(config) + " --no_stdin")
+        examples: list[Any] = []
+
+        def train() -> None:
+            if not examples:
+                for low in range(0, len(self.y), LINES):
+                    rows = lines(self.X[low : low + LINES], self.y[low : low + LINES])
+                    examples.extend(map(vw.example, rows.to_pylist()))
+            for example in examples:
+                vw.learn(example)
+
+        try:
+            yield from going_on(train, lambda: self._read(vw))
+        finally:
+            for example in examples:
+                vw.finish_example(example)
+            vw.finish()
+
+    def _weights(self, vw: Workspace) -> Any:
+        found = self._read(vw)
+        vw.finish()
+        return found
+
+    def _read(self, vw: Workspace) -> Any:
+        coef = np.array([[vw.get_weight(j) for j in range(self.problem.n_features)]])
+        return coef, np.array([vw.get_weight(CONSTANT % 2**self.bits)])

@@ -1,0 +1,190 @@
+"""A process for each side: memory, threads and what a library does at its import are its own.
+
+The parent holds the objective. The child puts each model into a file and waits to be told whether to go on, so that
+judging models costs neither its time nor its memory.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks.race._problem import Problem
+from benchmarks.race._side import Config, Side
+
+WARM_ROWS = 1_000
+
+
+def peaks() -> dict[str, int]:
+    """The largest resident size of this process and of each below it, in bytes."""
+    found = {}
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            name = f"{process.name()} {process.pid}"
+        except (OSError, psutil.Error):
+            continue
+        found |= {name: int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")}
+    return found
+
+
+def serve(pipe: Any, side_name: str, problem: Problem, start: str, scratch: str) -> None:
+    """Be a side: until told to quit, train by the configurations that come."""
+    try:
+        began = perf_counter()
+        side = _opened(side_name, problem, start, scratch)
+        ready = {"start_up_seconds": perf_counter() - began}
+        rows = problem.rows() if start == "memory" else (None, None)
+        began = perf_counter()
+        side.prepare(*rows)
+        ready["preparation_seconds"] = perf_counter() - began
+        counted = ready["preparation_seconds"] if start == "files" or side.counts_preparation else 0.0
+        pipe.send(("ready", ready))
+        while (config := pipe.recv()) is not None:
+            _train(pipe, side, config, counted, scratch)
+        pipe.send(("peaks", peaks()))
+        side.close()
+    except Exception as error:
+        pipe.send(("failed", f"{type(error).__name__}: {error}", traceback.format_exc()))
+        # Threads of a library that failed may keep the process alive.
+        os._exit(1)
+
+
+def _opened(name: str, problem: Problem, start: str, scratch: str) -> Side:
+    """A side that has been started, and has trained on a few rows: imports and compilation count for nobody."""
+    from benchmarks.peers import side_named
+
+    make = side_named(name)
+    few = Problem(**(vars(problem) | {"n_rows": min(WARM_ROWS, problem.n_rows)}))
+    side = make(few, "memory", scratch)
+    side.open()
+    side.prepare(*few.rows())
+    next(iter(side.steps(make.grid(problem)[0])))
+    side.problem, side.start = problem, start
+    return side
+
+
+def _train(pipe: Any, side: Side, config: Config, counted: float, scratch: str) -> None:
+    try:
+        for step in side.steps(config):
+            path = os.path.join(scratch, "model.npz")
+            np.savez(path, coef=step.coef, intercept=step.intercept)
+            pipe.send(("step", step.passes, counted + step.seconds, path, step.note))
+            if pipe.recv() == "stop":
+                break
+        pipe.send(("end", None))
+    except Exception as error:
+        pipe.send(("end", f"{type(error).__name__}: {error}"))
+
+
+@dataclass
+class Run:
+    """What came of one configuration: (passes, seconds, objective) of each model, and why it ended."""
+
+    config: Config
+    steps: list[tuple[int, float, float]] = field(default_factory=list)
+    notes: list[dict[str, float]] = field(default_factory=list)
+    ended: str = ""
+
+    def seconds_to(self, level: float) -> float | None:
+        return next((seconds for _, seconds, value in self.steps if value <= level), None)
+
+
+class Child:
+    """The parent's end of a side's process."""
+
+    def __init__(self, pipe: Any, process: Any, value: Callable[[np.ndarray, np.ndarray], float]):
+        self._pipe, self._process, self._value = pipe, process, value
+        self.ready: dict[str, float] = {}
+
+    def receive(self, until: float) -> Any:
+        """The next message; TimeoutError after ``until``, ChildError for a side that failed."""
+        if not self._pipe.poll(max(0.0, until - time.monotonic())):
+            raise TimeoutError
+        message = self._pipe.recv()
+        if message[0] == "failed":
+            raise ChildError(message[1])
+        return message
+
+    def train(self, config: Config, limit: float, until: float, enough: Callable[[Run], bool]) -> Run:
+        """Train until it is enough, or longer than ``limit`` seconds; no later than ``until``."""
+        run = Run(config)
+        self._pipe.send(config)
+        try:
+            while (message := self.receive(until))[0] == "step":
+                _, passes, seconds, path, note = message
+                with np.load(path) as model:
+                    value = self._value(model["coef"], model["intercept"])
+                run.steps.append((passes, seconds, value))
+                run.notes.append(note)
+                if enough(run):
+                    run.ended = "reached"
+                elif seconds > limit or not np.isfinite(value):
+                    run.ended = f"not within {limit:.0f} s" if np.isfinite(value) else "diverged"
+                self._pipe.send("stop" if run.ended else "go")
+            run.ended = message[1] or run.ended or f"no better after {run.steps[-1][0]} passes"
+        except TimeoutError:
+            run.ended = "stopped at the time limit of the command"
+            raise Overdue(run) from None
+        return run
+
+    def quit(self, until: float) -> dict[str, int]:
+        """End it, having its peak memory."""
+        self._pipe.send(None)
+        found = self.receive(until)[1]
+        self._process.join(max(1.0, until - time.monotonic()))
+        return found
+
+
+class ChildError(Exception):
+    """A side failed before it could train."""
+
+
+class Overdue(Exception):
+    """A run that had to be cut off; its first argument is what is known of it."""
+
+
+@contextmanager
+def child(
+    side: str, problem: Problem, start: str, scratch: str, value: Callable[..., float], until: float
+) -> Iterator[Child]:
+    """A side's process, ready to train; it and what it started are gone afterwards."""
+    # A fresh interpreter: what the parent has imported or started is not the side's.
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=serve, args=(there, side, problem, start, scratch), daemon=False)
+    process.start()
+    there.close()
+    try:
+        found = Child(here, process, value)
+        found.ready = found.receive(until)[1]
+        yield found
+    except EOFError:
+        raise ChildError("its process died") from None
+    finally:
+        _end(process)
+        here.close()
+
+
+def _end(process: Any) -> None:
+    """Kill a process, if it has not ended, with all it has started."""
+    if process.is_alive():
+        below = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        for each in below:
+            try:
+                each.kill()
+            except psutil.NoSuchProcess:
+                continue
+    process.join()

@@ -1,0 +1,99 @@
+"""A side of a race: how a library is started, given the rows, and trained for more and more passes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, ClassVar
+
+import numpy as np
+
+from benchmarks.race._problem import Problem
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A model, and what it took: ``seconds`` from the rows to it, without anything that only the race needs."""
+
+    passes: int
+    seconds: float
+    coef: np.ndarray
+    intercept: np.ndarray
+    note: dict[str, float] = field(default_factory=dict)
+
+
+class Side:
+    """Base of the sides.
+
+    ``steps`` trains by a configuration, giving a :class:`Step` after each pass (of a fit that can go on), or for each of
+    several fits of 1, 2, 3, 4, 6, 8, ... passes; it ends by itself when its library has nothing to improve any more.
+    What ``prepare`` does counts with a start from files, and in memory where ``counts_preparation`` says so: not where it
+    only puts the rows where the library keeps rows that are in memory.
+    """
+
+    name: ClassVar[str]
+    package: ClassVar[str]
+    counts_preparation: ClassVar[bool] = False
+    # Where tuning starts from; what it finds holds for both starts.
+    tuned_from: ClassVar[str] = "memory"
+
+    def __init__(self, problem: Problem, start: str, scratch: str):
+        self.problem, self.start, self.scratch = problem, start, scratch
+
+    @classmethod
+    def unfit(cls, problem: Problem) -> str | None:
+        """Why this side cannot take part in a problem; None where it can."""
+        return None
+
+    @classmethod
+    def grid(cls, problem: Problem) -> list[Config]:
+        """What is tried in tuning; the first is what is taken without."""
+        return [{}]
+
+    def open(self) -> None:
+        """Start what has to run before rows come: a cluster, a virtual machine."""
+
+    def prepare(self, X: Any, y: np.ndarray | None) -> None:
+        """Take rows; X and y are None where they are in the problem's files."""
+        self.X, self.y = self.problem.read() if y is None else (X, y)
+
+    def steps(self, config: Config) -> Iterator[Step]:
+        raise TypeError(f"{type(self).__name__} does not train")
+
+    def close(self) -> None:
+        """Stop what was started."""
+
+
+def growing() -> Iterator[int]:
+    """1, 2, 3, 4, 6, 8, 12, ..."""
+    yield 1
+    for power in itertools.count(1):
+        yield 2**power
+        yield 3 * 2 ** (power - 1)
+
+
+Model = tuple[np.ndarray, np.ndarray]
+
+
+def going_on(train: Callable[[], Any], model: Callable[[], Model]) -> Iterator[Step]:
+    """Steps of something that can be trained for one pass more."""
+    seconds = 0.0
+    for passes in itertools.count(1):
+        start = perf_counter()
+        train()
+        seconds += perf_counter() - start
+        yield Step(passes, seconds, *model())
+
+
+def anew(fit: Callable[[int], tuple[Model, int, dict[str, float]]]) -> Iterator[Step]:
+    """Steps of fits from the start, each longer; ``fit`` also tells of how many passes it made use."""
+    for passes in growing():
+        start = perf_counter()
+        model, used, note = fit(passes)
+        yield Step(used, perf_counter() - start, *model, note)
+        if used < passes:
+            return
