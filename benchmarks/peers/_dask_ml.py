@@ -22,9 +22,9 @@ class _Arrays(OnDask):
     def unfit(cls, problem: Problem) -> str | None:
         return ONE_VERSUS_ALL if problem.n_classes > 2 else None
 
-    def prepare(self, X: Any, y: np.ndarray | None) -> None:
-        super().prepare(X, y)
-        if y is None:
+    def prepare(self) -> None:
+        super().prepare()
+        if self.start == "files":
             import dask
 
             if not self.problem.is_sparse:
@@ -73,7 +73,6 @@ class GLM(_Arrays):
 
         def fit(passes: int) -> Any:
             own = {"normalize": False}
-            clf = LogisticRegression(C=C, max_iter=passes, tol=1e-12, solver_kwargs=own, **config).fit(self.X, self.y)
-            return (np.atleast_2d(clf.coef_), np.atleast_1d(clf.intercept_)), passes, {}
+            return LogisticRegression(C=C, max_iter=passes, tol=1e-12, solver_kwargs=own, **config).fit(self.X, self.y)
 
-        return anew(fit)
+        return anew(fit, lambda clf: (np.atleast_2d(clf.coef_), np.atleast_1d(clf.intercept_)))

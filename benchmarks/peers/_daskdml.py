@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 
 from benchmarks.peers._on_dask import WORKERS, OnDask, from_files
-from benchmarks.race._problem import Problem
+from benchmarks.race._problem import PARTS, Problem
 from benchmarks.race._side import Config, Side, Step, anew, going_on
 from daskdml import SSP, Averaging
 from daskdml.linear_model import SGDClassifier
@@ -68,11 +68,14 @@ class _Replicas(OnDask):
 
         def fit(passes: int) -> Any:
             clf = classifier(self.problem, strategy, config, passes)
-            clf.fit(self.X, self.y)
-            spent = clf.history_[["seconds", "compute_seconds", "load_seconds", "wait_seconds"]].sum()
-            return (clf.coef_, clf.intercept_), passes, spent.to_dict()
+            return clf.fit(self.X, self.y)
 
-        return anew(fit)
+        return anew(fit, lambda clf: (clf.coef_, clf.intercept_), note=_spent)
+
+
+def _spent(clf: SGDClassifier) -> dict[str, float]:
+    """Where the time of a fit went, summed over its replicas; ``seconds`` is the wall's."""
+    return clf.history_[["seconds", "compute_seconds", "load_seconds", "wait_seconds"]].sum().to_dict()
 
 
 class AveragingProcesses(_Replicas):
@@ -89,11 +92,12 @@ class Threads(_Replicas):
 
         embedded()
 
-    def prepare(self, X: Any, y: np.ndarray | None) -> None:
-        if y is None:
+    def prepare(self) -> None:
+        if self.start == "files":
             self.X, self.y = from_files(self.problem)
             return
-        rows = -(-len(y) // 8)
+        X, y = self.problem.rows()
+        rows = -(-len(y) // PARTS)
         self.X = da.from_array(X, chunks=(rows, X.shape[1]), asarray=False)
         self.y = da.from_array(y, chunks=rows)
 

@@ -25,8 +25,8 @@ class OnDask(Side):
         self.client = local(WORKERS, memory_limit=0, threads_per_worker=1, dashboard_address="127.0.0.1:0")
         self.client.wait_for_workers(WORKERS)
 
-    def prepare(self, X: Any, y: np.ndarray | None) -> None:
-        if y is None:
+    def prepare(self) -> None:
+        if self.start == "files":
             self.X, self.y = from_files(self.problem)
         else:
             self.X, self.y = dask.persist(*from_arrays(self.problem))

@@ -68,7 +68,6 @@ class PlainLogistic(Side):
         C = 1 / (self.problem.alpha * self.problem.n_rows)
 
         def fit(passes: int) -> Any:
-            clf = LogisticRegression(C=C, max_iter=passes, tol=1e-10, random_state=0, **config).fit(self.X, self.y)
-            return (clf.coef_, clf.intercept_), int(clf.n_iter_.max()), {}
+            return LogisticRegression(C=C, max_iter=passes, tol=1e-10, random_state=0, **config).fit(self.X, self.y)
 
-        return anew(fit)
+        return anew(fit, lambda clf: (clf.coef_, clf.intercept_), lambda clf: int(clf.n_iter_.max()))

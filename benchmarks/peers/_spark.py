@@ -50,16 +50,11 @@ class Spark(Side):
             builder = builder.config(key, value)
         self.spark = builder.getOrCreate()
 
-    def prepare(self, X: Any, y: np.ndarray | None) -> None:
-        # The same files in memory: what lies in the cache is what counts.
+    def prepare(self) -> None:
+        # With a start in memory too: what counts there begins with the cache.
         frame = self._sparse() if self.problem.is_sparse else self._dense()
         self.frame = frame.select("features", LABEL).cache()
         self.frame.count()
-        if y is not None and len(y) < 0.9 * self._rows_of_files():
-            self.frame = self.frame.limit(len(y))
-
-    def _rows_of_files(self) -> int:
-        return sum(pq.ParquetFile(path).metadata.num_rows for path in self.problem.parts)
 
     def _dense(self) -> Any:
         names = [str(j) for j in range(self.problem.n_features)]
@@ -77,18 +72,21 @@ class Spark(Side):
 
     def steps(self, config: Config) -> Iterator[Step]:
         def fit(passes: int) -> Any:
-            model = LogisticRegression(
+            return LogisticRegression(
                 labelCol=LABEL, maxIter=passes, regParam=self.problem.alpha, standardization=False, tol=1e-12,
                 family="binomial" if self.problem.n_classes == 2 else "multinomial", **config,
             ).fit(self.frame)  # fmt: skip
-            used = model.summary.totalIterations if model.hasSummary else passes
-            coef, intercept = model.coefficientMatrix.toArray(), model.interceptVector.toArray()
-            return (coef, intercept), max(1, used), {}
 
-        return anew(fit)
+        return anew(
+            fit, lambda model: (model.coefficientMatrix.toArray(), model.interceptVector.toArray()), _iterations
+        )
 
     def close(self) -> None:
         self.spark.stop()
+
+
+def _iterations(model: Any) -> int:
+    return max(1, int(model.summary.totalIterations))
 
 
 def _inside(folder: str, path: str) -> str:

@@ -106,6 +106,7 @@ class Trainer:
             groups = [{"params": [self.weight], "weight_decay": self.alpha}, {"params": [self.bias]}]
             self.optimizer = getattr(torch.optim, name)(groups, **self.config)
         self.passes = 0
+        self.visits = len(rows)
         self.order = torch.Generator().manual_seed(0)
 
     def train(self) -> None:
@@ -117,7 +118,7 @@ class Trainer:
         if self.decay:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config["lr"] / self.passes
-        for order in torch.randperm(len(self.rows), generator=self.order).split(self.batch):
+        for order in torch.randperm(len(self.rows), generator=self.order)[: self.visits].split(self.batch):
             X, y = self.rows.take(order)
             self.optimizer.zero_grad()
             self.loss(self.scores(X), y).backward()

@@ -37,6 +37,7 @@ def rank_main(pipe: Any, rank: int, place: str) -> None:
             elif what == "config":
                 wrapped = DistributedDataParallel(module(problem))
                 trainer = Trainer(problem, rows, given, wrapped, RANKS, _mean)
+                trainer.visits = _least(len(rows))
                 pipe.send(None)
             else:
                 trainer.train()
@@ -46,11 +47,18 @@ def rank_main(pipe: Any, rank: int, place: str) -> None:
 
 
 def _share(problem: Problem, start: str, rank: int) -> tuple[Any, np.ndarray]:
-    """Half of the rows. The processes take equally many steps, so they need equally many rows to the last one."""
+    """Half of the rows."""
     if start == "files":
         return problem.read(problem.parts[rank::RANKS])
     half = problem.n_rows // RANKS
     return problem.rows(rank * half, problem.n_rows if rank == RANKS - 1 else half)
+
+
+def _least(n: int) -> int:
+    """The least of a number over the processes: with more steps than another, one would wait for ever."""
+    number = torch.tensor(n)
+    torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MIN)
+    return int(number)
 
 
 def _mean(loss: torch.Tensor) -> torch.Tensor:
@@ -81,8 +89,8 @@ class TorchDDP(Side):
             self.pipes.append(here)
             self.ranks.append(process)
 
-    def prepare(self, X: Any, y: np.ndarray | None) -> None:
-        self._ask("rows", (self.problem, "files" if y is None else "memory"))
+    def prepare(self) -> None:
+        self._ask("rows", (self.problem, self.start))
 
     def steps(self, config: Config) -> Iterator[Step]:
         self._ask("config", config)

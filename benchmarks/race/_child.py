@@ -23,8 +23,6 @@ import psutil
 from benchmarks.race._problem import Problem
 from benchmarks.race._side import Config, Side
 
-WARM_ROWS = 1_000
-
 
 def peaks() -> dict[str, int]:
     """The largest resident size of this process and of each below it, in bytes."""
@@ -39,17 +37,17 @@ def peaks() -> dict[str, int]:
     return found
 
 
-def serve(pipe: Any, side_name: str, problem: Problem, start: str, scratch: str) -> None:
+def serve(pipe: Any, side_name: str, problem: Problem, few: Problem, start: str, scratch: str) -> None:
     """Be a side: until told to quit, train by the configurations that come."""
     try:
         began = perf_counter()
-        side = _opened(side_name, problem, start, scratch)
+        side = _opened(side_name, few, start, scratch)
+        side.problem = problem
         ready = {"start_up_seconds": perf_counter() - began}
-        rows = problem.rows() if start == "memory" else (None, None)
         began = perf_counter()
-        side.prepare(*rows)
-        ready["preparation_seconds"] = perf_counter() - began
-        counted = ready["preparation_seconds"] if start == "files" or side.counts_preparation else 0.0
+        side.prepare()
+        ready["preparation_seconds"] = perf_counter() - began - side.uncounted
+        counted = ready["preparation_seconds"] if start == "files" else 0.0
         pipe.send(("ready", ready))
         while (config := pipe.recv()) is not None:
             _train(pipe, side, config, counted, scratch)
@@ -61,17 +59,16 @@ def serve(pipe: Any, side_name: str, problem: Problem, start: str, scratch: str)
         os._exit(1)
 
 
-def _opened(name: str, problem: Problem, start: str, scratch: str) -> Side:
+def _opened(name: str, few: Problem, start: str, scratch: str) -> Side:
     """A side that has been started, and has trained on a few rows: imports and compilation count for nobody."""
     from benchmarks.peers import side_named
 
     make = side_named(name)
-    few = Problem(**(vars(problem) | {"n_rows": min(WARM_ROWS, problem.n_rows)}))
-    side = make(few, "memory", scratch)
+    side = make(few, start, scratch)
     side.open()
-    side.prepare(*few.rows())
-    next(iter(side.steps(make.grid(problem)[0])))
-    side.problem, side.start = problem, start
+    side.prepare()
+    next(iter(side.steps(make.grid(few)[0])))
+    side.uncounted = 0.0
     return side
 
 
@@ -157,13 +154,16 @@ class Overdue(Exception):
 
 @contextmanager
 def child(
-    side: str, problem: Problem, start: str, scratch: str, value: Callable[..., float], until: float
+    side: str, problems: tuple[Problem, Problem], start: str, scratch: str, value: Callable[..., float], until: float
 ) -> Iterator[Child]:
-    """A side's process, ready to train; it and what it started are gone afterwards."""
+    """A side's process, ready to train; it and what it started are gone afterwards.
+
+    ``problems``: the one raced over, and one of few rows to warm up with.
+    """
     # A fresh interpreter: what the parent has imported or started is not the side's.
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=serve, args=(there, side, problem, start, scratch), daemon=False)
+    process = context.Process(target=serve, args=(there, side, *problems, start, scratch), daemon=False)
     process.start()
     there.close()
     try:

@@ -29,20 +29,21 @@ class Step:
 class Side:
     """Base of the sides.
 
+    ``open`` and ``prepare`` come first; the seconds of ``prepare`` count with a start from files. In memory they do not:
+    it then only puts the rows where the library keeps rows that are in memory, be that the memory of its workers.
     ``steps`` trains by a configuration, giving a :class:`Step` after each pass (of a fit that can go on), or for each of
     several fits of 1, 2, 3, 4, 6, 8, ... passes; it ends by itself when its library has nothing to improve any more.
-    What ``prepare`` does counts with a start from files, and in memory where ``counts_preparation`` says so: not where it
-    only puts the rows where the library keeps rows that are in memory.
     """
 
     name: ClassVar[str]
     package: ClassVar[str]
-    counts_preparation: ClassVar[bool] = False
     # Where tuning starts from; what it finds holds for both starts.
     tuned_from: ClassVar[str] = "memory"
 
     def __init__(self, problem: Problem, start: str, scratch: str):
         self.problem, self.start, self.scratch = problem, start, scratch
+        # Seconds in ``prepare`` that were only needed to measure.
+        self.uncounted = 0.0
 
     @classmethod
     def unfit(cls, problem: Problem) -> str | None:
@@ -57,9 +58,9 @@ class Side:
     def open(self) -> None:
         """Start what has to run before rows come: a cluster, a virtual machine."""
 
-    def prepare(self, X: Any, y: np.ndarray | None) -> None:
-        """Take rows; X and y are None where they are in the problem's files."""
-        self.X, self.y = self.problem.read() if y is None else (X, y)
+    def prepare(self) -> None:
+        """Take the problem's rows."""
+        self.X, self.y = self.problem.read() if self.start == "files" else self.problem.rows()
 
     def steps(self, config: Config) -> Iterator[Step]:
         raise TypeError(f"{type(self).__name__} does not train")
@@ -89,11 +90,18 @@ def going_on(train: Callable[[], Any], model: Callable[[], Model]) -> Iterator[S
         yield Step(passes, seconds, *model())
 
 
-def anew(fit: Callable[[int], tuple[Model, int, dict[str, float]]]) -> Iterator[Step]:
-    """Steps of fits from the start, each longer; ``fit`` also tells of how many passes it made use."""
+def anew(
+    fit: Callable[[int], Any],
+    model: Callable[[Any], Model],
+    used: Callable[[Any], int] | None = None,
+    note: Callable[[Any], dict[str, float]] | None = None,
+) -> Iterator[Step]:
+    """Steps of fits from the start, each longer; ``used`` tells how many of its passes a fit has made."""
     for passes in growing():
         start = perf_counter()
-        model, used, note = fit(passes)
-        yield Step(used, perf_counter() - start, *model, note)
-        if used < passes:
+        fitted = fit(passes)
+        seconds = perf_counter() - start
+        made = used(fitted) if used else passes
+        yield Step(made, seconds, *model(fitted), note(fitted) if note else {})
+        if made < passes:
             return
