@@ -77,9 +77,10 @@ class Spark(Side):
                 family="binomial" if self.problem.n_classes == 2 else "multinomial", **config,
             ).fit(self.frame)  # fmt: skip
 
-        return anew(
-            fit, lambda model: (model.coefficientMatrix.toArray(), model.interceptVector.toArray()), _iterations
-        )
+        def model(fitted: Any) -> Any:
+            return fitted.coefficientMatrix.toArray(), fitted.interceptVector.toArray()
+
+        return anew(fit, model, _iterations)
 
     def close(self) -> None:
         self.spark.stop()

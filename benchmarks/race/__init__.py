@@ -133,7 +133,7 @@ def _go(race: Race, sides: list[type[Side]], start: str | None, left_out: dict[s
                 failed[side.name] = "not within the time of the command" if late else str(error)
                 print(f"{side.name}: {failed[side.name]}", flush=True)
     if start is not None:
-        report(race.problem, race.optimum, race.gradient, race.options, start, entries, left_out | failed)
+        report(race.problem, (race.optimum, race.gradient), race.options, start, entries, left_out | failed)
 
 
 __all__ = ["run"]

@@ -33,7 +33,10 @@ def peaks() -> dict[str, int]:
             name = f"{process.name()} {process.pid}"
         except (OSError, psutil.Error):
             continue
-        found |= {name: int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")}
+        # A process that has ended and was not waited for has no memory.
+        peak = next((line for line in status.splitlines() if line.startswith("VmHWM")), None)
+        if peak is not None:
+            found[name] = int(peak.split()[1]) * 1024
     return found
 
 
@@ -77,7 +80,7 @@ def _train(pipe: Any, side: Side, config: Config, counted: float, scratch: str) 
         for step in side.steps(config):
             path = os.path.join(scratch, "model.npz")
             np.savez(path, coef=step.coef, intercept=step.intercept)
-            pipe.send(("step", step.passes, counted + step.seconds, path, step.note))
+            pipe.send(("step", step.passes, counted + step.seconds, counted + step.before, path, step.note))
             if pipe.recv() == "stop":
                 break
         pipe.send(("end", None))
@@ -87,12 +90,16 @@ def _train(pipe: Any, side: Side, config: Config, counted: float, scratch: str) 
 
 @dataclass
 class Run:
-    """What came of one configuration: (passes, seconds, objective) of each model, and why it ended."""
+    """What came of one configuration: (passes, seconds, objective) of each model, and why it ended.
+
+    ``before``: which of the seconds went into preparing the rows.
+    """
 
     config: Config
     steps: list[tuple[int, float, float]] = field(default_factory=list)
     notes: list[dict[str, float]] = field(default_factory=list)
     ended: str = ""
+    before: float = 0.0
 
     def seconds_to(self, level: float) -> float | None:
         return next((seconds for _, seconds, value in self.steps if value <= level), None)
@@ -115,19 +122,22 @@ class Child:
         return message
 
     def train(self, config: Config, limit: float, until: float, enough: Callable[[Run], bool]) -> Run:
-        """Train until it is enough, or longer than ``limit`` seconds; no later than ``until``."""
+        """Train until it is enough, or longer than ``limit`` seconds; no later than ``until``.
+
+        Preparing the rows does not count for the limit.
+        """
         run = Run(config)
         self._pipe.send(config)
         try:
             while (message := self.receive(until))[0] == "step":
-                _, passes, seconds, path, note = message
+                _, passes, seconds, run.before, path, note = message
                 with np.load(path) as model:
                     value = self._value(model["coef"], model["intercept"])
                 run.steps.append((passes, seconds, value))
                 run.notes.append(note)
                 if enough(run):
                     run.ended = "reached"
-                elif seconds > limit or not np.isfinite(value):
+                elif seconds - run.before > limit or not np.isfinite(value):
                     run.ended = f"not within {limit:.0f} s" if np.isfinite(value) else "diverged"
                 self._pipe.send("stop" if run.ended else "go")
             run.ended = message[1] or run.ended or f"no better after {run.steps[-1][0]} passes"

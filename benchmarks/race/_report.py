@@ -51,10 +51,9 @@ class Entry:
 
     def rate(self, rows: int) -> float:
         """Rows a second of the longest run, without what came before its passes."""
-        run, at = max(((run, k) for k, (run, _) in enumerate(self.runs) if run.steps), key=lambda r: r[0].steps[-1][0])
+        run = max((run for run, _ in self.runs if run.steps), key=lambda run: run.steps[-1][0])
         passes, seconds, _ = run.steps[-1]
-        before = self.ready[at]["preparation_seconds"] if self.start == "files" else 0.0
-        return rows * passes / max(seconds - before, 1e-9)
+        return rows * passes / max(seconds - run.before, 1e-9)
 
     def line(self) -> str:
         ends = ", ".join(f"{run.ended} after {run.steps[-1][1] if run.steps else 0:.2f} s" for run, _ in self.runs)
@@ -70,17 +69,12 @@ class Entry:
 
 
 def report(
-    problem: Problem,
-    optimum: float,
-    gradient: float,
-    options: Any,
-    start: str,
-    entries: list[Entry],
-    out: dict[str, str],
+    problem: Problem, best: tuple[float, float], options: Any, start: str, entries: list[Entry], out: dict[str, str]
 ) -> None:
     """Keep and print what a race from one start has shown."""
     if not entries:
         return
+    optimum, gradient = best
     name = f"{problem.name}-{start}" + ("" if options.full else "-quick")
     sides = list(dict.fromkeys(entry.side for entry in entries))
     by_side = {side: [entry for entry in entries if entry.side == side] for side in sides}

@@ -17,22 +17,26 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """A model, and what it took: ``seconds`` from the rows to it, without anything that only the race needs."""
+    """A model, and what it took: ``seconds`` from the rows to it, without anything that only the race needs.
+
+    ``before`` of these seconds went into making the library's own form of the rows.
+    """
 
     passes: int
     seconds: float
     coef: np.ndarray
     intercept: np.ndarray
     note: dict[str, float] = field(default_factory=dict)
+    before: float = 0.0
 
 
 class Side:
     """Base of the sides.
 
-    ``open`` and ``prepare`` come first; the seconds of ``prepare`` count with a start from files. In memory they do not:
-    it then only puts the rows where the library keeps rows that are in memory, be that the memory of its workers.
-    ``steps`` trains by a configuration, giving a :class:`Step` after each pass (of a fit that can go on), or for each of
-    several fits of 1, 2, 3, 4, 6, 8, ... passes; it ends by itself when its library has nothing to improve any more.
+    ``open`` and ``prepare`` come first; the seconds of ``prepare`` count with a start from files. In memory they do
+    not: it then only puts the rows where the library keeps rows that are in memory, be that its workers' memory.
+    ``steps`` trains by a configuration, giving a :class:`Step` after each pass (of a fit that can go on), or for each
+    of several fits of 1, 2, 3, 4, 6, 8, ... passes; it ends by itself when its library has nothing to improve any more.
     """
 
     name: ClassVar[str]

@@ -14,11 +14,11 @@ from benchmarks.race._side import Config, Side
 TARGETS = (0.02, 0.005, 0.0001)
 
 
-def enough(run: Run, levels: list[float], best: list[float], limit: float) -> bool:
+def enough(run: Run, levels: list[float], best: list[float]) -> bool:
     """Whether a run can tell nothing more: each level is reached, or another run was there sooner."""
     seconds = run.steps[-1][1]
     value = run.steps[-1][2]
-    return all(value <= level or seconds > min(known, limit) for level, known in zip(levels, best, strict=True))
+    return all(value <= level or seconds > known for level, known in zip(levels, best, strict=True))
 
 
 def tune(process: Child, side: type[Side], grid: list[Config], optimum: float, limit: float, until: float) -> list[Run]:
@@ -27,7 +27,7 @@ def tune(process: Child, side: type[Side], grid: list[Config], optimum: float, l
     best = [math.inf] * len(levels)
     runs = []
     for config in grid:
-        run = process.train(config, limit, until, lambda run: enough(run, levels, best, limit))
+        run = process.train(config, limit, until, lambda run, best=best: enough(run, levels, best))
         runs.append(run)
         best = [min(b, run.seconds_to(level) or math.inf) for b, level in zip(best, levels, strict=True)]
     return runs
