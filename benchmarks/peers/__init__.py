@@ -12,7 +12,7 @@ _MODULES = {
     "daskdml": ("daskdml", ("OneReplica", "Threads", "AveragingProcesses", "SSPProcesses")),
     "scikit_learn": ("scikit-learn", ("PlainSGD", "PlainLogistic")),
     "dask_ml": ("dask-ml", ("IncrementalSGD", "GLM")),
-    "vowpal_wabbit": ("vowpalwabbit", ("Vowpal",)),
+    "vowpal_wabbit": ("vowpalwabbit", ("VowpalMemory", "VowpalFiles")),
     "spark": ("pyspark", ("Spark",)),
     "torch": ("torch", ("TorchSingle",)),
     "torch_ddp": ("torch", ("TorchDDP",)),

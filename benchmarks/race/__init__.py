@@ -100,7 +100,8 @@ def run(full: bool = False, arguments: Sequence[str] = ()) -> None:
                 continue
             taking_part, unfit = _divided(found, race.problem)
             for start in (None,) if options.tune else starts:
-                _go(race, taking_part, start, absent | unfit)
+                able = [side for side in taking_part if start is None or start in side.starts]
+                _go(race, able, start, absent | unfit)
 
 
 def _divided(found: list[type[Side]], problem: Problem) -> tuple[list[type[Side]], dict[str, str]]:

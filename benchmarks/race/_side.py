@@ -41,8 +41,9 @@ class Side:
 
     name: ClassVar[str]
     package: ClassVar[str]
-    # Where tuning starts from; what it finds holds for both starts.
+    # What it is tuned from; what tuning finds holds for both.
     tuned_from: ClassVar[str] = "memory"
+    starts: ClassVar[tuple[str, ...]] = ("memory", "files")
 
     def __init__(self, problem: Problem, start: str, scratch: str):
         self.problem, self.start, self.scratch = problem, start, scratch
