@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ import psutil
 
 from benchmarks.race._problem import Problem
 from benchmarks.race._side import Config, Side
+
+# A fit that is expected to last longer than the limit by this is not begun: not all of its time is in its passes.
+LONGER = 1.25
 
 
 def peaks() -> dict[str, int]:
@@ -42,6 +46,7 @@ def peaks() -> dict[str, int]:
 
 def serve(pipe: Any, side_name: str, problem: Problem, few: Problem, start: str, scratch: str) -> None:
     """Be a side: until told to quit, train by the configurations that come."""
+    warnings.simplefilter("ignore")
     try:
         began = perf_counter()
         side = _opened(side_name, few, start, scratch)
@@ -80,7 +85,8 @@ def _train(pipe: Any, side: Side, config: Config, counted: float, scratch: str) 
         for step in side.steps(config):
             path = os.path.join(scratch, "model.npz")
             np.savez(path, coef=step.coef, intercept=step.intercept)
-            pipe.send(("step", step.passes, counted + step.seconds, counted + step.before, path, step.note))
+            about = (step.passes, counted + step.seconds, counted + step.before, step.note, step.following)
+            pipe.send(("step", path, *about))
             if pipe.recv() == "stop":
                 break
         pipe.send(("end", None))
@@ -102,7 +108,8 @@ class Run:
     before: float = 0.0
 
     def seconds_to(self, level: float) -> float | None:
-        return next((seconds for _, seconds, value in self.steps if value <= level), None)
+        """Of the quickest that reached it: where each model is a fit of its own, that need not be the first."""
+        return min((seconds for _, seconds, value in self.steps if value <= level), default=None)
 
 
 class Child:
@@ -130,15 +137,17 @@ class Child:
         self._pipe.send(config)
         try:
             while (message := self.receive(until))[0] == "step":
-                _, passes, seconds, run.before, path, note = message
+                _, path, passes, seconds, run.before, note, following = message
                 with np.load(path) as model:
                     value = self._value(model["coef"], model["intercept"])
                 run.steps.append((passes, seconds, value))
                 run.notes.append(note)
                 if enough(run):
                     run.ended = "reached"
-                elif seconds - run.before > limit or not np.isfinite(value):
-                    run.ended = f"not within {limit:.0f} s" if np.isfinite(value) else "diverged"
+                elif not np.isfinite(value):
+                    run.ended = "diverged"
+                elif (seconds - run.before) * (following or passes) / passes > (LONGER if following else 1) * limit:
+                    run.ended = f"not within {limit:g} s"
                 self._pipe.send("stop" if run.ended else "go")
             run.ended = message[1] or run.ended or f"no better after {run.steps[-1][0]} passes"
         except TimeoutError:

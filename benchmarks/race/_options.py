@@ -13,21 +13,23 @@ STARTS = ("memory", "files")
 def parse(arguments: list[str], full: bool) -> argparse.Namespace:
     """The options after the benchmark's name; without any, what belongs to the size."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks race")
-    parser.add_argument("--only", default="dense,wide", help=f"workloads, of {','.join(WORKLOADS)}; default dense,wide")
-    parser.add_argument("--start", default=None, help="memory, files or both as memory,files")
+    parser.add_argument("--only", default="dense", help=f"workloads, of {','.join(WORKLOADS)}; default dense")
+    starts = "memory,files" if full else "memory"
+    parser.add_argument("--start", default=starts, help=f"memory, files or both as memory,files; default {starts}")
     parser.add_argument("--peers", default=",".join(PEERS), help=f"of {','.join(PEERS)}; daskdml always races")
     parser.add_argument("--tune", action="store_true", help="find the settings of each side, and race afterwards never")
     parser.add_argument("--repeats", type=int, default=3 if full else 1)
-    parser.add_argument("--limit", type=float, default=None, help="seconds that a fit may take; default 40, quick 4")
-    parser.add_argument("--budget", type=float, default=510.0, help="seconds after which no further run is begun")
+    parser.add_argument("--limit", type=float, default=None, help="seconds that a fit may take; default 20, quick 1.5")
+    parser.add_argument(
+        "--budget", type=float, default=500.0 if full else 110.0, help="seconds after which everything is ended"
+    )
     found = parser.parse_args(arguments)
     found.only = _known(parser, "--only", found.only, tuple(WORKLOADS))
     found.peers = _known(parser, "--peers", found.peers, PEERS)
     if not found.tune:
         found.peers = ("daskdml", *(peer for peer in found.peers if peer != "daskdml"))
-    # The quick size shows every side once: the first workload from memory, the others from files.
-    found.starts = None if found.start is None else _known(parser, "--start", found.start, STARTS)
-    found.limit = found.limit or (40.0 if full else 4.0)
+    found.starts = _known(parser, "--start", found.start, STARTS)
+    found.limit = found.limit or (20.0 if full else 1.5)
     found.full = full
     return found
 

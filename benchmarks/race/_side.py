@@ -19,7 +19,8 @@ Config = dict[str, Any]
 class Step:
     """A model, and what it took: ``seconds`` from the rows to it, without anything that only the race needs.
 
-    ``before`` of these seconds went into making the library's own form of the rows.
+    ``before`` of these seconds went into making the library's own form of the rows. ``following``: the passes of the next
+    fit, where each step is a fit from the start.
     """
 
     passes: int
@@ -28,6 +29,7 @@ class Step:
     intercept: np.ndarray
     note: dict[str, float] = field(default_factory=dict)
     before: float = 0.0
+    following: int | None = None
 
 
 class Side:
@@ -86,13 +88,18 @@ Model = tuple[np.ndarray, np.ndarray]
 
 
 def going_on(train: Callable[[], Any], model: Callable[[], Model]) -> Iterator[Step]:
-    """Steps of something that can be trained for one pass more."""
-    seconds = 0.0
+    """Steps of something that can be trained for one pass more.
+
+    After 20 passes only some models are shown: judging them all would take longer than making them.
+    """
+    seconds, shown = 0.0, 0
     for passes in itertools.count(1):
         start = perf_counter()
         train()
         seconds += perf_counter() - start
-        yield Step(passes, seconds, *model())
+        if passes <= 20 or passes >= 1.05 * shown:
+            shown = passes
+            yield Step(passes, seconds, *model())
 
 
 def anew(
@@ -102,11 +109,11 @@ def anew(
     note: Callable[[Any], dict[str, float]] | None = None,
 ) -> Iterator[Step]:
     """Steps of fits from the start, each longer; ``used`` tells how many of its passes a fit has made."""
-    for passes in growing():
+    for passes, following in itertools.pairwise(growing()):
         start = perf_counter()
         fitted = fit(passes)
         seconds = perf_counter() - start
         made = used(fitted) if used else passes
-        yield Step(made, seconds, *model(fitted), note(fitted) if note else {})
+        yield Step(made, seconds, *model(fitted), note(fitted) if note else {}, following=following)
         if made < passes:
             return

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from benchmarks.race._child import Child, Run
+from benchmarks.race._child import Child, Overdue, Run
 from benchmarks.race._side import Config, Side
 
 # Within these parts of the optimal objective.
@@ -27,8 +27,12 @@ def tune(process: Child, side: type[Side], grid: list[Config], optimum: float, l
     best = [math.inf] * len(levels)
     runs = []
     for config in grid:
-        run = process.train(config, limit, until, lambda run, best=best: enough(run, levels, best))
-        runs.append(run)
+        try:
+            runs.append(process.train(config, limit, until, lambda run, best=best: enough(run, levels, best)))
+        except Overdue as overdue:
+            # What was tried is better than nothing.
+            return [*runs, overdue.args[0]]
+        run = runs[-1]
         best = [min(b, run.seconds_to(level) or math.inf) for b, level in zip(best, levels, strict=True)]
     return runs
 
