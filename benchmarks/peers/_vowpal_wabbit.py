@@ -37,7 +37,7 @@ def lines(X: Any, y: np.ndarray) -> pa.Array:
 
 
 class VowpalFiles(Side):
-    """One thread parses, one learns. Its l2 scales with its adaptive rates: not quite the objective; of bfgs it is."""
+    """One thread parses, one learns."""
 
     name = "Vowpal Wabbit, text and cache"
     package = "vowpalwabbit"
@@ -50,10 +50,18 @@ class VowpalFiles(Side):
 
     @classmethod
     def grid(cls, problem: Problem) -> list[Config]:
-        rates: list[Config] = [{"learning_rate": rate} for rate in (0.5, 0.1, 0.02)]
-        rates += [{"learning_rate": 0.5, "power_t": 0.5, "initial_t": 1.0, "how": "--sgd"}]
-        rates += [{"learning_rate": rate, "l2": 0.0} for rate in (0.5, 0.1)]
-        return [*rates, {"learning_rate": 0.1, "decay_learning_rate": 0.8}, {"how": "--bfgs"}]
+        # Of its SGD the strength is tuned too: where rates adapt, what it penalises is not the objective's penalty.
+        return [
+            {"how": "--bfgs"},
+            {"how": "--sgd", "learning_rate": 0.1},
+            {"how": "--sgd", "learning_rate": 0.5, "power_t": 0.5, "initial_t": 1.0},
+            {"how": "--sgd", "learning_rate": 5.0, "power_t": 0.5, "initial_t": 100.0},
+            {"how": "--adaptive --invariant", "learning_rate": 0.1},
+            {"learning_rate": 0.5},
+            {"learning_rate": 0.5, "l2": 1e-5},
+            {"learning_rate": 0.5, "l2": 0.0},
+            {"learning_rate": 0.1, "l2": 0.0},
+        ]
 
     def prepare(self) -> None:
         # Every index needs a weight of its own, the constant too.
@@ -87,9 +95,9 @@ class VowpalFiles(Side):
         if how == "--bfgs":
             # Here the penalty is on the sum of losses.
             config["l2"] *= self.problem.n_rows
-            how += " --no_bias_regularization --termination 1e-12"
+            how += " --termination 1e-12"
         given = " ".join(f"--{name} {value}" for name, value in config.items())
-        return f"--loss_function logistic -b {self.bits} --quiet --holdout_off {how} {given}"
+        return f"--loss_function logistic -b {self.bits} --quiet --holdout_off --no_bias_regularization {how} {given}"
 
     def _from_files(self, config: Config) -> Iterator[Step]:
         def model(vw: Workspace) -> Any:
@@ -124,7 +132,12 @@ class VowpalFiles(Side):
 
     def _read(self, vw: Workspace) -> Any:
         coef = np.array([[vw.get_weight(j) for j in range(self.problem.n_features)]])
-        return coef, np.array([vw.get_weight(CONSTANT % 2**self.bits)])
+        constant = vw.get_weight(CONSTANT % 2**self.bits)
+        # Weights are kept apart from the factor by which the penalty has shrunk them all: a prediction shows it.
+        j = int(np.abs(coef + constant).argmax())
+        score = coef[0, j] + constant
+        shrunk = vw.predict(f"| {j}:1") / score if score else 1.0
+        return coef * shrunk, np.array([constant * shrunk])
 
 
 class VowpalMemory(VowpalFiles):

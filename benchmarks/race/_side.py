@@ -19,8 +19,8 @@ Config = dict[str, Any]
 class Step:
     """A model, and what it took: ``seconds`` from the rows to it, without anything that only the race needs.
 
-    ``before`` of these seconds went into making the library's own form of the rows. ``following``: the passes of the next
-    fit, where each step is a fit from the start.
+    ``before`` of these seconds went into making the library's own form of the rows. ``following``: the passes of the
+    next fit, where each step is a fit from the start.
     """
 
     passes: int
