@@ -105,7 +105,9 @@ class VowpalFiles(Side):
             vw.finish()
             return found
 
-        return anew(lambda passes: self._learn(config, passes), model)
+        # Its bfgs refuses a single pass.
+        fewest = 2 if config.get("how") == "--bfgs" else 1
+        return anew(lambda passes: self._learn(config, passes), model, fewest=fewest)
 
     def _learn(self, config: Config, passes: int) -> Workspace:
         source = f"-d {self.text} --cache_file {self.cache} --passes {passes}"

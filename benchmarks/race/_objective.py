@@ -5,6 +5,11 @@ Binary problems have one row of weights, others one for each class (softmax).
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from scipy import optimize, sparse
 from scipy.special import expit, logsumexp, softmax
@@ -69,31 +74,43 @@ class Objective:
         both = theta.reshape(self.k, self.d + 1)
         return both[:, :-1], both[:, -1]
 
-    def _blocks(self):
+    def _blocks(self) -> Iterator[tuple[Any, np.ndarray]]:
+        if sparse.issparse(self.X):
+            yield self.X, self.y
+            return
+        # Of dense rows a few at a time are made float64.
         for low in range(0, self.n, BLOCK):
-            X = self.X[low : low + BLOCK]
-            yield (X if sparse.issparse(X) else X.astype(np.float64)), self.y[low : low + BLOCK]
+            yield self.X[low : low + BLOCK].astype(np.float64), self.y[low : low + BLOCK]
 
 
-def optimum(objective: Objective, goal: float = 1e-8) -> tuple[float, float]:
-    """The least value, and the norm of the gradient there.
+GOAL = 1e-8
+
+
+def optimum(objective: Objective, until: float = math.inf) -> tuple[float, float]:
+    """The least value, and the norm of the gradient there: at most ``GOAL``, unless time was up before that.
 
     L-BFGS does most of it; where rounding ends its line search, Newton steps by conjugate gradients do the rest.
     By strong convexity the value is within norm^2 / (2 alpha) of the least, but for the intercept's part.
     """
+
+    def on_time(_: Any) -> None:
+        if time.monotonic() > until:
+            raise StopIteration
+
     start = np.zeros(objective.k * (objective.d + 1))
-    options = {"maxiter": 2000, "maxfun": 3000, "ftol": 0, "gtol": goal / 100, "maxcor": 30}
-    theta = optimize.minimize(objective.with_gradient, start, jac=True, method="L-BFGS-B", options=options).x
+    options = {"maxiter": 2000, "maxfun": 3000, "ftol": 0, "gtol": GOAL, "maxcor": 30}
+    theta = optimize.minimize(
+        objective.with_gradient, start, jac=True, method="L-BFGS-B", options=options, callback=on_time
+    ).x
     value, gradient = objective.with_gradient(theta)
     for _ in range(20):
-        norm = float(np.linalg.norm(gradient))
-        if norm <= goal:
+        if np.linalg.norm(gradient) <= GOAL or time.monotonic() > until:
             break
         here = theta
         hessian = sparse.linalg.LinearOperator(
             (len(theta), len(theta)), matvec=lambda v, at=here: objective.curvature(at, v), dtype=float
         )
-        step, _ = sparse.linalg.cg(hessian, -gradient, rtol=1e-3, maxiter=200)
+        step, _ = sparse.linalg.cg(hessian, -gradient, rtol=1e-2, maxiter=200)
         theta = here + step
         value, gradient = objective.with_gradient(theta)
     return float(value), float(np.linalg.norm(gradient))

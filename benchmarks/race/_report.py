@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from benchmarks._measure import RESULTS, machine, median, spread, table
+from benchmarks.peers import PEERS
 from benchmarks.race._child import Child, Run
 from benchmarks.race._problem import Problem
 from benchmarks.race._tune import TARGETS
@@ -77,7 +78,9 @@ def report(
     if not entries:
         return
     optimum, gradient = best
-    name = f"{problem.name}-{start}" + ("" if options.full else "-quick")
+    # A race among some has results of its own.
+    some = "" if len(options.peers) == len(PEERS) else "-" + "+".join(peer for peer in options.peers if peer != OURS)
+    name = f"{problem.name}-{start}{some}" + ("" if options.full else "-quick")
     sides = list(dict.fromkeys(entry.side for entry in entries))
     by_side = {side: [entry for entry in entries if entry.side == side] for side in sides}
     body = table(_headings(), _rows(problem, optimum, by_side))

@@ -33,7 +33,7 @@ class Race:
         self.problem = write(name, f"{folder}/all", X, y, workload.n_classes)
         self.few = write(name, f"{folder}/few", X[:FEW], y[:FEW], workload.n_classes)
         self.objective = Objective(self.problem)
-        self.optimum, self.gradient = optimum_of(self.objective, name)
+        self.optimum, self.gradient = optimum_of(self.objective, name, deadline)
         where = RESULTS / "race" if options.full else Path(folder)
         self.settings = Settings(where / "tuned.json")
 

@@ -107,9 +107,10 @@ def anew(
     model: Callable[[Any], Model],
     used: Callable[[Any], int] | None = None,
     note: Callable[[Any], dict[str, float]] | None = None,
+    fewest: int = 1,
 ) -> Iterator[Step]:
     """Steps of fits from the start, each longer; ``used`` tells how many of its passes a fit has made."""
-    for passes, following in itertools.pairwise(growing()):
+    for passes, following in itertools.pairwise(n for n in growing() if n >= fewest):
         start = perf_counter()
         fitted = fit(passes)
         seconds = perf_counter() - start
