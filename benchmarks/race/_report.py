@@ -36,7 +36,10 @@ class Entry:
         self.runs.append((run, targets))
         self.ready.append(process.ready)
         if not run.ended.startswith("stopped"):
-            self.peaks.append(process.quit(until))
+            try:
+                self.peaks.append(process.quit(until))
+            except TimeoutError:
+                return
 
     def seconds(self, target: float, optimum: float) -> float | None:
         """To a target, by the configuration that is for it."""

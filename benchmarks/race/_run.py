@@ -60,9 +60,15 @@ class Race:
         for config in configs:
             targets = [target for target in TARGETS if best[str(target)] == config]
             last = self.optimum * (1 + min(targets))
-            with self.process(side, start) as process:
-                run = _trained(process, config, self.options.limit, self.deadline, last)
-                entry.add(run, targets, process, self.deadline)
+            try:
+                with self.process(side, start) as process:
+                    run = _trained(process, config, self.options.limit, self.deadline, last)
+                    entry.add(run, targets, process, self.deadline)
+            except TimeoutError:
+                # What the other configurations have shown is kept.
+                entry.runs.append((Run(config, ended="no time was left for it"), targets))
+        if not entry.ready:
+            raise TimeoutError
         return entry
 
 
