@@ -6,19 +6,23 @@ import argparse
 import importlib
 import sys
 
-NAMES = ("kernels", "out_of_core", "stragglers", "chaos", "shards", "agreement", "scale_model")
+NAMES = ("kernels", "out_of_core", "stragglers", "chaos", "shards", "agreement", "scale_model", "race")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default all")
     parser.add_argument("--full", action="store_true", help="the sizes that the documentation quotes")
-    options = parser.parse_args()
+    # A benchmark that is run by itself may have options of its own.
+    options, own = parser.parse_known_args()
+    if own and options.names != ["race"]:
+        parser.error(f"unrecognized arguments: {' '.join(own)}")
     if unknown := [n for n in options.names if n not in NAMES]:
         parser.error(f"no benchmark is called {unknown[0]!r}; there are: {', '.join(NAMES)}")
     for name in options.names or NAMES:
         print(f"\n## {name}\n", flush=True)
-        importlib.import_module(f"benchmarks.{name}").run(full=options.full)
+        benchmark = importlib.import_module(f"benchmarks.{name}")
+        benchmark.run(full=options.full, **({"arguments": own} if own else {}))
         sys.stdout.flush()
 
 

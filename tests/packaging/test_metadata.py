@@ -31,10 +31,10 @@ def test_environment_names_the_packages_of_pyproject():
     lines = yaml.safe_load(text)["dependencies"]
     left_to_the_user = re.findall(r"^  # - (\S+)$", text, re.MULTILINE)
     assert lines[:2] == [f"python{PROJECT['requires-python']}", "pip"]
-    installed = [extra for extra in EXTRAS if extra not in ("torch", "gpu")]
+    installed = [extra for extra in EXTRAS if extra != "gpu"]
     wanted = PROJECT["dependencies"] + [line for extra in installed for line in EXTRAS[extra]]
     assert bounds(lines[2:]) == bounds(wanted)
-    assert bounds(left_to_the_user) == bounds(EXTRAS["torch"] + EXTRAS["gpu"])
+    assert bounds(left_to_the_user) == bounds(EXTRAS["gpu"])
     assert len(lines) == len(set(lines))
 
 

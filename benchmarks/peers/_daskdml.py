@@ -1,0 +1,120 @@
+"""daskdml: one replica in memory, two on threads, two on processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from benchmarks.peers._on_dask import WORKERS, OnDask, from_files
+from benchmarks.race._problem import PARTS, Problem
+from benchmarks.race._side import Config, Side, Step, anew, going_on
+from daskdml import SSP, Averaging
+from daskdml.linear_model import SGDClassifier
+
+RATES: list[Config] = [
+    {"learning_rate": "adagrad", "coordinate_eta0": 0.1},
+    {"learning_rate": "optimal"},
+    {"learning_rate": "optimal", "average": True},
+    {"learning_rate": "adagrad", "coordinate_eta0": 0.02},
+    {"learning_rate": "adagrad", "coordinate_eta0": 0.5},
+    {"learning_rate": "normalized", "coordinate_eta0": 0.1},
+    {"learning_rate": "normalized", "coordinate_eta0": 0.5},
+    {"learning_rate": "invscaling", "eta0": 0.1, "power_t": 0.5},
+    {"learning_rate": "constant", "eta0": 0.003, "average": True},
+]
+
+
+def classifier(problem: Problem, strategy: Any, config: Config, passes: int) -> SGDClassifier:
+    loss = "log_loss" if problem.n_classes == 2 else "multinomial"
+    return SGDClassifier(
+        loss, alpha=problem.alpha, max_iter=passes, tol=None, random_state=0, strategy=strategy, **config
+    )
+
+
+class OneReplica(Side):
+    name = "daskdml, 1 replica"
+    package = "daskdml"
+
+    @classmethod
+    def grid(cls, problem: Problem) -> list[Config]:
+        return RATES
+
+    def steps(self, config: Config) -> Iterator[Step]:
+        clf = classifier(self.problem, "averaging", config, 1)
+        classes = np.arange(self.problem.n_classes)
+        return going_on(
+            lambda: clf.partial_fit(self.X, self.y, classes=classes), lambda: (clf.coef_.copy(), clf.intercept_.copy())
+        )
+
+
+class _Replicas(OnDask):
+    """Fits from the start, of so many passes: what a fit costs besides its passes is in it."""
+
+    package = "daskdml"
+
+    def strategy(self, meetings: int) -> Any:
+        return Averaging(WORKERS, rounds_per_epoch=meetings)
+
+    @classmethod
+    def grid(cls, problem: Problem) -> list[Config]:
+        return [*RATES, RATES[0] | {"meetings": 8}, RATES[1] | {"meetings": 8}]
+
+    def steps(self, config: Config) -> Iterator[Step]:
+        config = dict(config)
+        strategy = self.strategy(config.pop("meetings", 1))
+
+        def fit(passes: int) -> Any:
+            clf = classifier(self.problem, strategy, config, passes)
+            return clf.fit(self.X, self.y)
+
+        return anew(fit, lambda clf: (clf.coef_, clf.intercept_), note=_spent)
+
+
+def _spent(clf: SGDClassifier) -> dict[str, float]:
+    """Where the time of a fit went, summed over its replicas; ``seconds`` is the wall's."""
+    return clf.history_[["seconds", "compute_seconds", "load_seconds", "wait_seconds"]].sum().to_dict()
+
+
+class AveragingProcesses(_Replicas):
+    name = "daskdml, Averaging, 2 processes"
+
+
+class Threads(_Replicas):
+    """Of this process, without a cluster of its own: nothing is copied between processes."""
+
+    name = "daskdml, Averaging, 2 threads"
+
+    def open(self) -> None:
+        from daskdml.cluster import embedded
+
+        embedded()
+
+    def prepare(self) -> None:
+        if self.start == "files":
+            self.X, self.y = from_files(self.problem)
+            return
+        X, y = self.problem.rows()
+        rows = -(-len(y) // PARTS)
+        self.X = da.from_array(X, chunks=(rows, X.shape[1]), asarray=False)
+        self.y = da.from_array(y, chunks=rows)
+
+    def close(self) -> None:
+        from daskdml.cluster import close_embedded
+
+        close_embedded()
+
+
+class SSPProcesses(_Replicas):
+    name = "daskdml, SSP(3), 2 processes"
+
+    @classmethod
+    def grid(cls, problem: Problem) -> list[Config]:
+        return [*RATES, RATES[0] | {"meetings": 16}, RATES[1] | {"meetings": 16}]
+
+    def strategy(self, meetings: int) -> Any:
+        # Clocks of its own choice, or so many in a pass.
+        rows = None if meetings == 1 else max(1, self.problem.n_rows // WORKERS // meetings)
+        return SSP(3, WORKERS, clock_rows=rows)
