@@ -157,6 +157,8 @@ def run(full: bool = False) -> None:
         clf, pace, _ = disturbed(client, X, y, epochs, 0, kill=False)
         wanted = log_loss(clf, plain_X, plain_y)
         for seed in range(fits):
+            # A cluster gives up a worker that takes more than 15 s to come back, as on a busy machine it can.
+            client.cluster.scale(WORKERS)
             client.wait_for_workers(WORKERS, timeout=60)
             adapt = seed == fits - 1
             start = time.perf_counter()
