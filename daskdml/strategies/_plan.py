@@ -13,12 +13,16 @@ the tuples of several buffered blocks).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
 from daskdml.numerics import row_order, seed_of_words
+
+# Blocks of one segment, where blocks come from the scheduler: one is trained on, one arrives.
+_WINDOW = 2
 
 
 @dataclass(frozen=True)
@@ -170,3 +174,12 @@ def plan_replica(
         pieces = [pieces[i] for i in sequence]
     parts = cut(pieces, rounds) if pieces else [[] for _ in range(rounds)]
     return [Work(replica, epoch, tuple(part), seed, shuffle, holdout) for part in parts]
+
+
+def segments(work: Work) -> Iterator[Work]:
+    """A work in windows of a few blocks; one, empty, where it has none; all of it where blocks come back."""
+    if len(work.blocks) < len(work.pieces):
+        yield work
+        return
+    for at in range(0, max(1, len(work.pieces)), _WINDOW):
+        yield replace(work, pieces=work.pieces[at : at + _WINDOW])
