@@ -26,7 +26,7 @@ from daskdml.numerics import row_order, seed_of_words
 _WINDOW = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Piece:
     """A fraction of the rows of a block: from ``start`` to ``stop`` of its order in this epoch."""
 

@@ -25,8 +25,8 @@ MIXING = 32
 # The bytes of blocks up to which that is done. Whether they are is known after the first epoch, which is the first
 # to read them all; so the result does not depend on how much was known, or on how much memory there is.
 MIXED_BYTES = 2**28
-# Nor is it done where every replica has many blocks, dealt to it at random, and reading all blocks of all replicas would
-# be as much work as this many.
+# Nor is it done where every replica has many blocks, dealt to it at random, and all of them for each replica would be
+# more than this many.
 MIXED_VISITS = 2**16
 
 
@@ -54,7 +54,7 @@ class Schedule:
     rule: StoppingRule
     holdout: Holdout | None = None
 
-    def mixes(self, nbytes: int) -> bool:
+    def mixes(self, nbytes: float) -> bool:
         """Whether rows are mixed across blocks, of which the first epoch has read so many bytes."""
         if not self.shuffle or self.n_blocks == 1 or nbytes > MIXED_BYTES:
             return False
