@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-NAMES = ("kernels", "out_of_core", "stragglers", "chaos", "shards", "agreement")
+NAMES = ("kernels", "out_of_core", "stragglers", "chaos", "shards", "agreement", "overheads")
 
 
 def main() -> None:

@@ -46,8 +46,8 @@ LOSSES = {
 
 # One branch a row is little beside a dot product, and so one compiled kernel serves every loss. Value and
 # derivative come together because they share their exponential.
-@kernel
-def loss_and_gradient(kind, y, p, epsilon):
+@part
+def value_and_slope(kind, y, p, epsilon):
     """The loss of a row with target ``y`` and score ``p``, and its derivative by ``p``.
 
     At a kink the derivative is that of the side scikit-learn takes.
@@ -88,3 +88,9 @@ def shared_log_loss(y, p):
     """``log_loss`` in two parts, value + log(factor), and its derivative: many rows can share one logarithm."""
     e = exp(-abs(p))
     return max(p, 0.0) - p * y, 1.0 + e, (1.0 if p > 0.0 else e) / (1.0 + e) - y
+
+
+@kernel
+def loss_and_gradient(kind, y, p, epsilon):
+    """:func:`value_and_slope` for Python to call."""
+    return value_and_slope(kind, y, p, epsilon)

@@ -12,7 +12,7 @@ from math import log
 import numpy as np
 
 from daskdml.numerics._compiled import kernel, part
-from daskdml.numerics._losses import LOG_LOSS, loss_and_gradient, shared_log_loss
+from daskdml.numerics._losses import LOG_LOSS, shared_log_loss, value_and_slope
 from daskdml.numerics._rows import row_add, row_dot, row_prefetch, weights_prefetch
 from daskdml.numerics._settings import BINARY, L2
 from daskdml.numerics._sgd import AHEAD, WEIGHTS_AHEAD, learning_rate
@@ -68,7 +68,7 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
                 losses += log(product)
                 product = 1.0
         else:
-            value, gradient = loss_and_gradient(settings.loss, target, p, settings.epsilon)
+            value, gradient = value_and_slope(settings.loss, target, p, settings.epsilon)
             gradient = min(max(gradient, -MAX_GRADIENT), MAX_GRADIENT)
             losses += value
         step = -eta * gradient * weight

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import exp, log
 
 from daskdml.numerics._compiled import part
-from daskdml.numerics._losses import LOG_LOSS, loss_and_gradient
+from daskdml.numerics._losses import LOG_LOSS, value_and_slope
 from daskdml.numerics._settings import BINARY, ONE_VERSUS_ALL, REGRESSION
 
 # scikit-learn clips the derivative there, against overflow in the first steps of a divergent fit.
@@ -39,7 +39,7 @@ def problem_weight(mode, y, k, first_class, positive_weight, negative_weight):
 def independent_gradient(settings, y, score, k):
     """Value and clipped derivative of problem ``k``'s loss."""
     target = problem_target(settings.mode, settings.loss, y, k + settings.first_class)
-    value, gradient = loss_and_gradient(settings.loss, target, score, settings.epsilon)
+    value, gradient = value_and_slope(settings.loss, target, score, settings.epsilon)
     return value, min(max(gradient, -MAX_GRADIENT), MAX_GRADIENT)
 
 
