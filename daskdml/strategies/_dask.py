@@ -16,17 +16,18 @@ from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any
 
-import dask
 import numpy as np
 from dask._task_spec import TaskRef
 from distributed import Client, Future
 
 from daskdml.cluster import LOST, connection_lost
-from daskdml.data import Dataset, explained, fatal_blocks, release_cache, remedy, trouble, wait_for
+from daskdml.data import Dataset, release_cache, trouble, wait_for
 from daskdml.models import Model
 from daskdml.monitor import StopTraining
 from daskdml.strategies import _tasks
 from daskdml.strategies._batch import Batch
+from daskdml.strategies._fatal import give_up_on_fatal_blocks, told
+from daskdml.strategies._homes import settled
 from daskdml.strategies._limits import budget
 from daskdml.strategies._plan import Work, segments
 from daskdml.strategies._strategy import Agreed, OnRound, Synchronous
@@ -94,7 +95,7 @@ class DaskRunner:
             except LOST as error:
                 if (lost := connection_lost(self.client, patience=0)) is not None:
                     raise lost from error
-                self._give_up_on_fatal_blocks()
+                give_up_on_fatal_blocks(self.client, self.data, self.plan)
                 if attempt == _RETRIES:
                     raise RuntimeError(
                         f"the cluster lost the parameters of this epoch {attempt + 1} times, the limit: see the "
@@ -137,8 +138,9 @@ class DaskRunner:
     def _epoch(
         self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round: OnRound
     ) -> tuple[Agreed, bool]:
-        self._assign_homes(max(len(works) for works in rounds))
-        now: Future | Agreed = self._start(agreed, max(len(works) for works in rounds))
+        n_replicas = max(len(works) for works in rounds)
+        self._homes = settled(self._homes, n_replicas, self._threads())
+        now = self._start(agreed, n_replicas)
         ends: list[Future] = []
         reports: list[Future] = []
         # Let go of once this epoch is under way: a message of what is no longer wanted would hold up its own.
@@ -236,7 +238,9 @@ class DaskRunner:
             return self.client.scatter(agreed, hash=False, timeout=_PATIENCE)
         except TimeoutError:
             # Dask sends to running workers only, and gives up when there is none.
-            raise RuntimeError(self._trouble() or "the cluster takes no data: look at its workers' logs") from None
+            raise RuntimeError(
+                trouble(self.client, _PATIENCE) or "the cluster takes no data: look at its workers' logs"
+            ) from None
 
     def _add_work(self, batch: Batch, now: Any, work: Work, active: np.ndarray, before: Any) -> TaskRef:
         task, inputs = self._assign(work, active), self._inputs(work)
@@ -258,36 +262,14 @@ class DaskRunner:
             return []
         return [f for block in work.blocks for f in self.data.inputs(self.client, block)]
 
-    def _assign_homes(self, n_replicas: int) -> None:
-        """Give every replica a worker, the one it had if that still runs: its blocks are cached there."""
-        threads = self._threads()
-        if not threads:
-            return
-        load = dict.fromkeys(threads, 0)
-        self._homes = {r: a for r, a in self._homes.items() if a in threads}
-        for address in self._homes.values():
-            load[address] += 1
-        for replica in range(n_replicas):
-            if replica not in self._homes:
-                address = min(threads, key=lambda a: (load[a] / threads[a], a))
-                self._homes[replica] = address
-                load[address] += 1
-
     def _threads(self) -> dict[str, int]:
         return {a: max(1, n) for a, n in self.client.nthreads().items()}
-
-    def _give_up_on_fatal_blocks(self) -> None:
-        """Raise where one block has ended as many workers as Dask lets one task end: it would end the next one too."""
-        what, deaths = self._fatal()
-        if deaths > dask.config.get("distributed.scheduler.allowed-failures"):
-            fits = remedy(self.plan.max_block_bytes, self._row_bytes)
-            raise RuntimeError(f"workers died {deaths} times while making {what}: {fits}") from None
 
     def _job_again(self) -> None:
         deadline = time.monotonic() + _PATIENCE
         while not self._threads():
-            if (trouble := self._trouble()) and time.monotonic() > deadline:
-                raise RuntimeError(trouble)
+            if (found := trouble(self.client, _PATIENCE)) and time.monotonic() > deadline:
+                raise RuntimeError(found)
             time.sleep(0.5)
         self.data.forget_lost()
         self.job = self.client.submit(_tasks.carry, self._local_job, pure=False)
@@ -299,28 +281,9 @@ class DaskRunner:
     def _gather_ready(self, future: Future) -> None:
         self._wait([future], "ALL_COMPLETED")
         if future.status == "error":
-            raise self._explained(future.exception()) from None
+            raise told(future.exception(), self.client, self.data, self.plan) from None
         if future.status in ("cancelled", "lost"):
             raise CancelledError(future.key)
 
     def _wait(self, futures: list[Future], when: str) -> None:
         wait_for(self.client, futures, when, _PATIENCE)
-
-    def _trouble(self) -> str | None:
-        return trouble(self.client, _PATIENCE)
-
-    def _explained(self, error: BaseException) -> BaseException:
-        """An error of a task; a killed worker with the block that it was making."""
-        return explained(error, self._fatal()[0], self.plan.max_block_bytes, self._row_bytes)
-
-    def _fatal(self) -> tuple[str | None, int]:
-        """The blocks that workers most often ended with, in words, and how often."""
-        found = fatal_blocks(self.client, self.data.token).most_common(2)
-        worst = [block for block, deaths in found if deaths == found[0][1]]
-        if not worst:
-            return None, 0
-        return "block " + " or ".join(map(str, sorted(worst))), found[0][1]
-
-    @property
-    def _row_bytes(self) -> int:
-        return 0 if self.data.schema.sparse else self.plan.row_bytes
