@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-NAMES = ("kernels", "out_of_core", "stragglers", "chaos", "shards", "agreement", "scale_model", "race")
+NAMES = ("kernels", "out_of_core", "stragglers", "chaos", "shards", "agreement", "overheads", "scale_model", "race")
 
 
 def main() -> None:

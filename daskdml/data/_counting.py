@@ -12,11 +12,14 @@ from dask.typing import Key
 from distributed import KilledWorker
 
 from daskdml.data._checks import place
-from daskdml.data._graph import materialise
+from daskdml.data._graph import materialise, untokenized
+from daskdml.data._group import Group, grouped
 from daskdml.data._waiting import block_bytes_for, explained, results_of
 
 # Results of so many blocks are merged by one task.
 _FAN_IN = 16
+# Blocks are taken together as far as each thread has so many groups of them: the last ones to end keep few waiting.
+_GROUPS = 4
 
 
 def per_block(
@@ -58,6 +61,8 @@ def per_block(
         node = Task((task, i), function, *chunk, DataNode(None, place(i, blocks)))
         graph[node.key] = node
         results.append(node.key)
+    threads = 1 if client is None else sum(client.nthreads().values())
+    results, graph = grouped(graph, results, min(_FAN_IN, blocks // (_GROUPS * max(1, threads))), merge, task)
     level = 0
     while merge is not None and (len(results) > 1 or not level):
         level += 1
@@ -68,10 +73,10 @@ def per_block(
     if client is None:
         return list((get_scheduler() or dask.threaded.get)(graph, results))
     try:
-        return results_of(client, client.get(graph, results, sync=False))
+        return results_of(client, client.get(untokenized(graph), results, sync=False))
     except KilledWorker as error:
-        index = _block_of(graph, [(task, i) for i in range(blocks)], error.task)
-        what = None if index is None else f"block {index} of {name}"
+        what = _blocks_of(graph, [(task, i) for i in range(blocks)], error.task)
+        what = what and f"{what} of {name}"
         raise explained(error, what, block_bytes_for(client)) from None
 
 
@@ -86,8 +91,12 @@ def _merged(graph: dict[Key, GraphNode], key: Key, merge: Callable[[list[Any]], 
     return key
 
 
-def _block_of(graph: dict[Key, GraphNode], keys: list[Key], task: Key) -> int | None:
-    """Which block a task belongs to: the only one of ``keys`` that needs it."""
+def _blocks_of(graph: dict[Key, GraphNode], keys: list[Key], task: Key) -> str | None:
+    """Which block a task belongs to, in words: the only one of ``keys`` that needs it, or those that it runs."""
+    node = graph.get(task)
+    if isinstance(node, Task) and isinstance(node.func, Group):
+        indices = [keys.index(key) for key in node.func.outputs]
+        return f"one of the blocks {indices[0]} to {indices[-1]}"
     found = []
     for index, key in enumerate(keys):
         needed, todo = {key}, [key]
@@ -98,4 +107,4 @@ def _block_of(graph: dict[Key, GraphNode], keys: list[Key], task: Key) -> int | 
             todo.extend(new)
         if task in needed:
             found.append(index)
-    return found[0] if len(found) == 1 else None
+    return f"block {found[0]}" if len(found) == 1 else None

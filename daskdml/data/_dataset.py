@@ -52,6 +52,8 @@ class Dataset:
         self.cacheable = cacheable
         self._decoding = decoding
         self._futures = futures
+        # Asked for in every round, and there may be many blocks.
+        self._self_contained = not any(r.given for r in self.recipes)
 
     @property
     def n_blocks(self) -> int:
@@ -73,7 +75,7 @@ class Dataset:
 
     @property
     def self_contained(self) -> bool:
-        return not any(r.given for r in self.recipes)
+        return self._self_contained
 
     def inputs(self, client: Any, index: int) -> tuple[Any, ...]:
         """Futures of what ``recipes[index].resolve`` needs, () for a self-contained one.

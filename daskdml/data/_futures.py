@@ -8,7 +8,7 @@ from typing import Any
 from dask._task_spec import GraphNode
 from dask.typing import Key
 
-from daskdml.data._graph import split
+from daskdml.data._graph import split, untokenized
 
 
 class FutureInputs:
@@ -89,5 +89,5 @@ class FutureInputs:
         # Shared work keeps its keys, so the scheduler does it once for blocks submitted while it is in memory.
         inner = set(self._kept) - set(keys)
         order, _ = split(self._graph, keys, inner)
-        futures = client.get({k: self._graph[k] for k in order}, keys, sync=False)
+        futures = client.get(untokenized({k: self._graph[k] for k in order}), keys, sync=False)
         return dict(zip(keys, futures, strict=True))

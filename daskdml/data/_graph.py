@@ -10,6 +10,7 @@ import numpy as np
 from dask._task_spec import Alias, DataNode, GraphNode, Task, convert_legacy_graph
 from dask.base import collections_to_expr
 from dask.core import flatten
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.typing import Key
 
 # Blocks that share upstream work may still be made separately, where that repeats less than this much of it.
@@ -49,6 +50,11 @@ def _optimised(collections: Sequence[Any]) -> tuple[dict[Key, GraphNode], list[l
 
 def _is_future(value: Any) -> bool:
     return hasattr(value, "key") and hasattr(value, "client")
+
+
+def untokenized(graph: dict[Key, GraphNode]) -> HighLevelGraph:
+    """The graph in a form that is sent as it is: of a plain one Dask would first make a name from all it holds."""
+    return HighLevelGraph({"daskdml": MaterializedLayer(graph)}, {"daskdml": set()})
 
 
 # A task that only hands out so little data given in the graph costs nothing to repeat.

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from daskdml.data._block import Schema
-from daskdml.data._checks import check_finite, place
+from daskdml.data._checks import all_finite, check_finite, place
 from daskdml.data._decode import matrix
 from daskdml.data._labelled import is_xarray, sample_dim
 from daskdml.data._sources import Source, features, is_frame, is_in_memory, schema_of
@@ -33,7 +33,13 @@ def columns_of(X: Any) -> tuple[int, tuple[str, ...] | None]:
 
 
 def map_rows(
-    X: Any, function: RowFunction, *, dtype: Any, columns: Sequence[Any] | None = None, name: str = "predict"
+    X: Any,
+    function: RowFunction,
+    *,
+    dtype: Any,
+    columns: Sequence[Any] | None = None,
+    name: str = "predict",
+    scores: RowFunction | None = None,
 ) -> Any:
     """Apply a function of rows to X, lazily where X is lazy.
 
@@ -49,6 +55,9 @@ def map_rows(
         The result is two-dimensional, with these names (a DataFrame's columns, an xarray "class" coordinate).
     name : str, default "predict"
         Of the result, where it has one.
+    scores : callable, optional
+        Comes before ``function``, which is then given its results. They must be finite for finite rows only, as sums of
+        products are: then rows need not be looked through before.
 
     Returns
     -------
@@ -66,6 +75,7 @@ def map_rows(
     rows = partial(
         _rows,
         function=function,
+        scores=scores,
         schema=schema_of(source),
         dtype=np.dtype(dtype),
         width=None if columns is None else len(columns),
@@ -92,6 +102,7 @@ def _rows(
     chunk: Any,
     *,
     function: RowFunction,
+    scores: RowFunction | None,
     schema: Schema,
     dtype: np.dtype,
     width: int | None,
@@ -109,9 +120,11 @@ def _rows(
             f"X has {X.shape[1]} columns in block {block_id[0]}, but {schema.n_features} in its first; "
             "every block must have the same columns"
         )
-    names = schema.feature_names if isinstance(X, np.ndarray) else None
-    check_finite(X if isinstance(X, np.ndarray) else X.data, "X", place(block_id[0], n_blocks), names)
-    result = np.asarray(function(X))
+    given: Any = X if scores is None else scores(X)
+    if scores is None or not all_finite(given):
+        names = schema.feature_names if isinstance(X, np.ndarray) else None
+        check_finite(X if isinstance(X, np.ndarray) else X.data, "X", place(block_id[0], n_blocks), names)
+    result = np.asarray(function(given))
     if result.shape != shape:
         raise ValueError(f"the function gave shape {result.shape} for {n} rows, but {shape} was expected")
     return result.astype(dtype, copy=False)

@@ -334,7 +334,7 @@ class BaseSGD(BaseEstimator):
 
     def _scores(self, X: Any) -> np.ndarray:
         """Scores of rows in memory, (n,) for a single problem else (n, K)."""
-        return _OfRows(self._plain(), same)(X)
+        return _Scores(*self._plain())(X)
 
     def _map(self, X: Any, function: Any, dtype: Any, columns: Any = None, name: str = "predict") -> Any:
         """Apply a function of scores to X, in X's kind of container."""
@@ -343,7 +343,12 @@ class BaseSGD(BaseEstimator):
             X = validate_data(self, plain_features(X), accept_sparse="csr", reset=False)
             return function(self._scores(X))
         self._note_columns(X, reset=False)
-        return map_rows(X, _OfRows(self._plain(), function), dtype=dtype, columns=columns, name=name)
+        coef, intercept = self._plain()
+        if sparse.issparse(coef):
+            # Its product with a row skips columns, and so does not show all that is in them.
+            return map_rows(X, _Then(_Scores(coef, intercept), function), dtype=dtype, columns=columns, name=name)
+        scores = _Scores(coef, intercept)
+        return map_rows(X, function, dtype=dtype, columns=columns, name=name, scores=scores)
 
     def _plain(self) -> tuple[np.ndarray, np.ndarray]:
         coef = self.coef_ if sparse.issparse(self.coef_) else np.atleast_2d(self.coef_)
@@ -380,17 +385,34 @@ class BaseSGD(BaseEstimator):
         return super()._html_repr() + fitted_html(self)
 
 
-class _OfRows:
-    """Scores of rows, then a function of them: small, and without the estimator's state."""
+class _Scores:
+    """Scores of rows, (n,) for a single problem else (n, K): small, and without the estimator's state."""
 
-    def __init__(self, parameters: tuple[Any, np.ndarray], function: Callable[[np.ndarray], np.ndarray]):
-        self.coef, self.intercept = parameters
+    def __init__(self, coef: Any, intercept: np.ndarray):
+        self.coef = coef
+        self.intercept = intercept
+
+    def __call__(self, X: Any) -> np.ndarray:
+        with np.errstate(invalid="ignore"):  # what is not finite in X is told of with its place
+            product: Any = X @ self.coef.T
+        product = product.toarray() if sparse.issparse(product) else np.asarray(product)
+        if product.dtype == np.result_type(product, self.intercept):
+            # It is nobody else's.
+            product += self.intercept
+        else:
+            product = product + self.intercept
+        return product[:, 0] if product.shape[1] == 1 else product
+
+
+class _Then:
+    """A function of scores as one of rows."""
+
+    def __init__(self, scores: _Scores, function: Callable[[np.ndarray], np.ndarray]):
+        self.scores = scores
         self.function = function
 
     def __call__(self, X: Any) -> np.ndarray:
-        product: Any = X @ self.coef.T
-        scores = (product.toarray() if sparse.issparse(product) else np.asarray(product)) + self.intercept
-        return self.function(scores[:, 0] if scores.shape[1] == 1 else scores)
+        return self.function(self.scores(X))
 
 
 def same(scores: np.ndarray) -> np.ndarray:

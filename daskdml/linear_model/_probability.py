@@ -9,10 +9,14 @@ from scipy.special import expit, softmax
 def logistic(scores: np.ndarray) -> np.ndarray:
     """Of ``log_loss``: the logistic function; one-versus-all scores (n, K) are normalised to sum 1."""
     if scores.ndim == 1:
-        p = expit(scores)
-        return np.stack([1 - p, p], axis=1)
+        # Written where they stay: copies would cost as much as the products that scores are made of.
+        both = np.empty((len(scores), 2), np.result_type(scores.dtype, np.float32))
+        expit(scores, out=both[:, 1])
+        np.subtract(1, both[:, 1], out=both[:, 0])
+        return both
     p = expit(scores)
-    return p / p.sum(axis=1, keepdims=True)
+    p /= p.sum(axis=1, keepdims=True)
+    return p
 
 
 def multinomial(scores: np.ndarray) -> np.ndarray:

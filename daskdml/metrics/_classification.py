@@ -36,6 +36,8 @@ def accuracy_score(y_true: Any, y_pred: Any, *, sample_weight: Any = None, norma
 def _right(y: Any, prediction: Any, weight: Any) -> tuple[float, float]:
     y, prediction = np.ravel(np.asarray(y)), np.ravel(np.asarray(prediction))
     check_piece(y, prediction)
+    if weight is None:
+        return float(np.count_nonzero(y == prediction)), float(len(y))
     w = weights_of(weight, len(y))
     return float(w @ (y == prediction)), float(w.sum())
 

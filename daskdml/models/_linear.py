@@ -21,6 +21,7 @@ from daskdml.numerics import (
     REGRESSION,
     SOFTMAX,
     Gradient,
+    Needs,
     Patience,
     Settings,
     State,
@@ -31,6 +32,7 @@ from daskdml.numerics import (
     gradient_rows,
     init_state,
     is_plain,
+    narrowed,
     penalties,
     scalar_rate,
     settle,
@@ -75,6 +77,9 @@ class LinearModel:
     positive_weight: np.ndarray
     negative_weight: np.ndarray
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", narrowed(self.settings))
 
     @property
     def n_problems(self) -> int:
@@ -175,7 +180,10 @@ class LinearModel:
         return zero_gradient(state, self.settings)
 
     def add_gradient(self, state: State, block: Rows, order: np.ndarray, active: np.ndarray, out: Gradient) -> None:
-        gradient_rows(*self._rows(block), order, state, self.settings, *self._class_weights(), self._on(active), out)
+        # Of what a kernel can be made without, a gradient has the softmax only: one kernel for all the rest.
+        needs = Needs(self.settings.needs.softmax, None, None, None, None)
+        settings = self.settings._replace(needs=needs)
+        gradient_rows(*self._rows(block), order, state, settings, *self._class_weights(), self._on(active), out)
 
     def sum_gradients(self, a: Gradient, b: Gradient) -> Gradient:
         return add_gradients(a, b)

@@ -14,22 +14,23 @@ from __future__ import annotations
 from math import sqrt
 
 import numpy as np
-from numba import njit
+from numba import types
 from numba.extending import overload
 
-from daskdml.numerics._rows import SIMD, is_dense, row_dot, row_prefetch, weights_prefetch
+from daskdml.numerics._compiled import kernel, part
+from daskdml.numerics._rows import PLAIN, SIMD, is_dense, row_dot, row_prefetch, weights_prefetch
 from daskdml.numerics._settings import NO_PENALTY, NORMALIZED, SOFTMAX
 from daskdml.numerics._sgd import AHEAD, WEIGHTS_AHEAD
 from daskdml.numerics._targets import independent_gradient, problem_weight, softmax_gradient
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def coordinate_rate(eta, squares):
     """AdaGrad's rate; 0 for a coordinate without any gradient so far, which its penalty then leaves alone."""
     return eta / sqrt(squares) if squares > 0.0 else 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def shrink(w, step, ridge, lasso):
     """The proximal operator of ``step (ridge/2 w^2 + lasso |w|)``."""
     size = abs(w) - step * lasso
@@ -38,7 +39,7 @@ def shrink(w, step, ridge, lasso):
     return (size if w > 0.0 else -size) / (1.0 + step * ridge)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _penalty(coef, k, settings):
     """``alpha`` times the penalty of problem ``k``."""
     ridge, lasso = 0.0, 0.0
@@ -49,7 +50,7 @@ def _penalty(coef, k, settings):
     return settings.alpha * ((1.0 - settings.l1_ratio) * 0.5 * ridge + settings.l1_ratio * lasso)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _grow_scale(column, size, scale, inverse, coef, active):
     """Let a feature's scale grow to ``size``, its weights shrinking in turn."""
     for k in range(coef.shape[0]):
@@ -59,7 +60,11 @@ def _grow_scale(column, size, scale, inverse, coef, active):
     inverse[column] = 1.0 / size
 
 
-def _note_row(rows, i, scale, inverse, coef, active):
+def _last_named(rows, coef):
+    """Room for the row after that in which each column was last named; dense rows name all of them."""
+
+
+def _note_row(needed, rows, i, scale, inverse, coef, active):
     """Bring the scales up to row ``i``; return its sum of (x / scale)^2."""
 
 
@@ -71,11 +76,27 @@ def _step_row(rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso):
     """One AdaGrad step of problem ``k`` on the columns of row ``i``."""
 
 
+@overload(_last_named, jit_options=PLAIN)
+def _last_named_impl(rows, coef):
+    if is_dense(rows):
+        return lambda rows, coef: None
+
+    def csr(rows, coef):
+        last = coef[0].astype(np.int64)
+        for j in range(last.shape[0]):
+            last[j] = 0
+        return last
+
+    return csr
+
+
 @overload(_note_row, jit_options=SIMD)
-def _note_row_impl(rows, i, scale, inverse, coef, active):
+def _note_row_impl(needed, rows, i, scale, inverse, coef, active):
+    if needed is types.none:
+        return lambda needed, rows, i, scale, inverse, coef, active: 0.0
     if is_dense(rows):
 
-        def dense(rows, i, scale, inverse, coef, active):
+        def dense(needed, rows, i, scale, inverse, coef, active):
             grown = 0
             for j in range(scale.shape[0]):
                 grown += abs(rows.X[i, j]) > scale[j]
@@ -91,7 +112,7 @@ def _note_row_impl(rows, i, scale, inverse, coef, active):
 
         return dense
 
-    def csr(rows, i, scale, inverse, coef, active):
+    def csr(needed, rows, i, scale, inverse, coef, active):
         total = 0.0
         for at in range(rows.indptr[i], rows.indptr[i + 1]):
             column = rows.indices[at]
@@ -104,7 +125,7 @@ def _note_row_impl(rows, i, scale, inverse, coef, active):
     return csr
 
 
-@overload(_catch_up)
+@overload(_catch_up, jit_options=PLAIN)
 def _catch_up_impl(rows, i, coef, squares, inverse, last, n, eta, ridge, lasso, active):
     if is_dense(rows):
         return lambda rows, i, coef, squares, inverse, last, n, eta, ridge, lasso, active: None
@@ -158,7 +179,7 @@ def _settle_missed(rows, coef, squares, inverse, last, n_rows, eta, ridge, lasso
     """Give every column the penalty of the rows since it was last named."""
 
 
-@overload(_settle_missed)
+@overload(_settle_missed, jit_options=PLAIN)
 def _settle_missed_impl(rows, coef, squares, inverse, last, n_rows, eta, ridge, lasso, active):
     if is_dense(rows):
         return lambda rows, coef, squares, inverse, last, n_rows, eta, ridge, lasso, active: None
@@ -174,7 +195,7 @@ def _settle_missed_impl(rows, coef, squares, inverse, last, n_rows, eta, ridge, 
     return csr
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def train_rows_adaptive(
     rows, y, sample_weight, order, state, settings, positive_weight, negative_weight, active, totals
 ):
@@ -186,11 +207,12 @@ def train_rows_adaptive(
     normalized = settings.schedule == NORMALIZED
     ridge = 0.0 if settings.penalty == NO_PENALTY else settings.alpha * (1.0 - settings.l1_ratio)
     lasso = 0.0 if settings.penalty == NO_PENALTY else settings.alpha * settings.l1_ratio
-    scores = np.zeros(n_problems)
-    gradients = np.zeros(n_problems)
-    before = np.zeros(n_problems)
-    last = np.zeros(n_features, dtype=np.int64)
-    inverse = np.ones(n_features, dtype=coef.dtype)
+    # Copies of arrays like them: np.zeros is a dozen functions that a first fit would wait for.
+    scores, gradients, before = intercept.copy(), intercept.copy(), intercept.copy()
+    last = _last_named(rows, coef)
+    inverse = coef[0].copy()
+    for j in range(n_features):
+        inverse[j] = 1.0
     for j in range(scale.shape[0]):
         inverse[j] = 1.0 / scale[j] if scale[j] > 0.0 else 0.0
     eta = settings.eta0
@@ -207,14 +229,14 @@ def train_rows_adaptive(
         target = np.float64(y[i])
         weight = np.float64(sample_weight[i]) if sample_weight.shape[0] > 0 else 1.0
         if normalized:
-            clock[1] += _note_row(rows, i, scale, inverse, coef, active) + 1.0
+            clock[1] += _note_row(settings.needs.scales, rows, i, scale, inverse, coef, active) + 1.0
             # The mean of sum (x / scale)^2 a row: how many features, in effect, share one step.
             eta = settings.eta0 * sqrt(clock[0] / clock[1])
         _catch_up(rows, i, coef, squares, inverse, last, n, eta, ridge, lasso, active)
         for k in range(n_problems):
             scores[k] = np.float64(row_dot(rows, i, coef, k)) + intercept[k]
         if softmax:
-            value = softmax_gradient(scores, target, gradients)
+            value = softmax_gradient(settings.needs.softmax, scores, target, gradients)
             totals[0, 0] += value
             totals[1, 0] += value
         for k in range(n_problems):

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, typeof, types, uint32
+from numba import typeof, types, uint32
 from numba._dispatcher import compute_fingerprint
 from numba.extending import intrinsic
 
+from daskdml.numerics._compiled import kernel, part
 from daskdml.numerics._shuffle import seed_of_words, shuffle_in_place
 
 
@@ -50,21 +51,21 @@ _ORDER, _TOTALS = types.Array(types.int32, 1, "C"), types.Array(types.float64, 2
 _addresses: dict[tuple[Any, bytes], int] = {}
 
 
-def _address(kernel: Any, data: tuple, given: tuple) -> int:
-    """Where the machine code of ``kernel`` for arguments of these types is, compiled if it was not."""
+def _address(function: Any, data: tuple, given: tuple) -> int:
+    """Where the machine code of ``function`` for arguments of these types is, compiled if it was not."""
     # By address, because a kernel that is called by name is compiled again as a part of its caller. The fingerprint is
     # what numba itself knows arguments by: finding out their types takes as long as ten epochs over few rows.
-    key = (kernel, compute_fingerprint((data, given)))
+    key = (function, compute_fingerprint((data, given)))
     if key not in _addresses:
         kinds = (*map(typeof, data), _ORDER, *map(typeof, given), _TOTALS)
-        if kinds not in kernel.overloads:
-            kernel.compile(kinds)
-        compiled = kernel.overloads[kinds]
+        if kinds not in function.overloads:
+            function.compile(kinds)
+        compiled = function.overloads[kinds]
         _addresses[key] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     return _addresses[key]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _finite(state):
     for k in range(state.coef.shape[0]):
         if not np.isfinite(state.intercept[k]):
@@ -75,7 +76,7 @@ def _finite(state):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _decided(objective, n_rows, active, patience):
     """Whether a problem's patience ends with this epoch; otherwise the epoch is noted."""
     for k in range(patience.best.shape[0]):
@@ -90,27 +91,25 @@ def _decided(objective, n_rows, active, patience):
     return False
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _train_epochs(
-    address, rows, y, sample_weight, seed, first, state, settings, positive, negative, active, patience, totals
+    address, rows, y, weight, seed, first, order, words, state, settings, positive, negative, active, patience, totals
 ):
     n_rows = y.shape[0]
-    order = np.empty(n_rows, dtype=np.int32)
-    words = np.zeros(4, dtype=np.uint32)
     for e in range(totals.shape[0]):
         for n in range(n_rows):
             order[n] = n
         if seed >= 0:
             words[0], words[1] = uint32(seed), uint32(first + e)
             shuffle_in_place(order, seed_of_words(words))
-        _call(address, rows, y, sample_weight, order, state, settings, positive, negative, active, totals[e])
+        _call(address, rows, y, weight, order, state, settings, positive, negative, active, totals[e])
         if e + 1 == totals.shape[0] or not _finite(state) or _decided(totals[e, 1], n_rows, active, patience):
             return e + 1
     return totals.shape[0]
 
 
 def train_epochs(
-    kernel: Any, data: tuple, seed: int, first: int, given: tuple, patience: Patience, totals: np.ndarray
+    function: Any, data: tuple, seed: int, first: int, given: tuple, patience: Patience, totals: np.ndarray
 ) -> int:
     """Train with a kernel until there is something to decide; returns how many epochs that took.
 
@@ -119,7 +118,7 @@ def train_epochs(
 
     Parameters
     ----------
-    kernel : train_rows, train_rows_plain or train_rows_adaptive
+    function : train_rows, train_rows_plain or train_rows_adaptive
     data : tuple
         The kernel's ``rows, y, sample_weight``.
     seed : int
@@ -132,5 +131,7 @@ def train_epochs(
     totals : ndarray of shape (n_epochs, 2, K)
         Receives what the kernel says of each epoch; at most so many are run.
     """
-    address = np.uintp(_address(kernel, data, given))
-    return int(_train_epochs(address, *data, seed, first, *given, patience, totals))
+    address = np.uintp(_address(function, data, given))
+    # Made here: compiling what allocates an array takes longer than many a fit.
+    order, words = np.empty(len(data[1]), np.int32), np.zeros(4, np.uint32)
+    return int(_train_epochs(address, *data, seed, first, order, words, *given, patience, totals))

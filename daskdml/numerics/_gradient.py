@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from daskdml.numerics._compiled import kernel, part
 from daskdml.numerics._rows import row_dot, row_entry, row_length, row_prefetch
 from daskdml.numerics._settings import (
     ADAGRAD,
@@ -64,14 +64,14 @@ def add_gradients(a: Gradient, b: Gradient) -> Gradient:
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _add_row(rows, i, out, k, c):
     for j in range(row_length(rows, i)):
         column, value = row_entry(rows, i, j)
         out[k, column] += c * value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _note_scales(rows, i, largest, column_squares):
     for j in range(row_length(rows, i)):
         column, value = row_entry(rows, i, j)
@@ -79,7 +79,7 @@ def _note_scales(rows, i, largest, column_squares):
         column_squares[column] += value * value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def gradient_rows(rows, y, sample_weight, order, state, settings, positive_weight, negative_weight, active, out):
     """Add the rows in ``order`` to the sums ``out``; ``state`` is only read. Arguments as in ``train_rows``."""
     coef, intercept = state.coef, state.intercept
@@ -100,7 +100,7 @@ def gradient_rows(rows, y, sample_weight, order, state, settings, positive_weigh
         for k in range(n_problems):
             scores[k] = np.float64(row_dot(rows, i, coef, k)) + intercept[k]
         if softmax:
-            totals[0, 0] += softmax_gradient(scores, target, gradients)
+            totals[0, 0] += softmax_gradient(settings.needs.softmax, scores, target, gradients)
         for k in range(n_problems):
             if not active[k]:
                 continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp, log
 
-from numba import njit
+from daskdml.numerics._compiled import kernel, part
 
 HINGE, SQUARED_HINGE, PERCEPTRON, LOG_LOSS, MODIFIED_HUBER = 0, 1, 2, 3, 4
 SQUARED_ERROR, HUBER, EPSILON_INSENSITIVE, SQUARED_EPSILON_INSENSITIVE = 5, 6, 7, 8
@@ -46,8 +46,8 @@ LOSSES = {
 
 # One branch a row is little beside a dot product, and so one compiled kernel serves every loss. Value and
 # derivative come together because they share their exponential.
-@njit(cache=True, nogil=True, error_model="numpy")
-def loss_and_gradient(kind, y, p, epsilon):
+@part
+def value_and_slope(kind, y, p, epsilon):
     """The loss of a row with target ``y`` and score ``p``, and its derivative by ``p``.
 
     At a kink the derivative is that of the side scikit-learn takes.
@@ -83,8 +83,14 @@ def loss_and_gradient(kind, y, p, epsilon):
     return excess * excess, 2.0 * excess * sign
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def shared_log_loss(y, p):
     """``log_loss`` in two parts, value + log(factor), and its derivative: many rows can share one logarithm."""
     e = exp(-abs(p))
     return max(p, 0.0) - p * y, 1.0 + e, (1.0 if p > 0.0 else e) / (1.0 + e) - y
+
+
+@kernel
+def loss_and_gradient(kind, y, p, epsilon):
+    """:func:`value_and_slope` for Python to call."""
+    return value_and_slope(kind, y, p, epsilon)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from math import log
 
 import numpy as np
-from numba import njit
 
-from daskdml.numerics._losses import LOG_LOSS, loss_and_gradient, shared_log_loss
+from daskdml.numerics._compiled import kernel, part
+from daskdml.numerics._losses import LOG_LOSS, shared_log_loss, value_and_slope
 from daskdml.numerics._rows import row_add, row_dot, row_prefetch, weights_prefetch
 from daskdml.numerics._settings import BINARY, L2
 from daskdml.numerics._sgd import AHEAD, WEIGHTS_AHEAD, learning_rate
@@ -22,13 +22,13 @@ from daskdml.numerics._targets import MAX_GRADIENT
 _LARGE = 1e250
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _scaled_back(coef, factor):
     for j in range(coef.shape[1]):
         coef[0, j] *= factor
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_weight, negative_weight, active, totals):
     """The contract of :func:`daskdml.numerics.train_rows`, for the settings :func:`is_plain` allows."""
     coef = state.coef
@@ -68,7 +68,7 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
                 losses += log(product)
                 product = 1.0
         else:
-            value, gradient = loss_and_gradient(settings.loss, target, p, settings.epsilon)
+            value, gradient = value_and_slope(settings.loss, target, p, settings.epsilon)
             gradient = min(max(gradient, -MAX_GRADIENT), MAX_GRADIENT)
             losses += value
         step = -eta * gradient * weight

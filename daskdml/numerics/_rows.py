@@ -14,8 +14,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-# What the operations on rows are compiled with.
-SIMD = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
+# What the operations on rows are compiled with: those that add up, and the others. None is called from C.
+PLAIN = {"error_model": "numpy", "no_cfunc_wrapper": True}
+SIMD = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 
 class DenseRows(NamedTuple):
@@ -170,14 +171,14 @@ def _row_add(rows, i, w, k, c):
     return csr
 
 
-@overload(row_length)
+@overload(row_length, jit_options=PLAIN)
 def _row_length(rows, i):
     if is_dense(rows):
         return lambda rows, i: rows.X.shape[1]
     return lambda rows, i: rows.indptr[i + 1] - rows.indptr[i]
 
 
-@overload(row_entry)
+@overload(row_entry, jit_options=PLAIN)
 def _row_entry(rows, i, j):
     if is_dense(rows):
         return lambda rows, i, j: (j, rows.X[i, j])
@@ -189,7 +190,7 @@ def _row_entry(rows, i, j):
     return csr
 
 
-@overload(row_prefetch)
+@overload(row_prefetch, jit_options=PLAIN)
 def _row_prefetch(rows, y, i):
     if is_dense(rows):
 
@@ -212,7 +213,7 @@ def _row_prefetch(rows, y, i):
     return csr
 
 
-@overload(weights_prefetch)
+@overload(weights_prefetch, jit_options=PLAIN)
 def _weights_prefetch(rows, w, i):
     if is_dense(rows):
         return lambda rows, w, i: None

@@ -24,6 +24,19 @@ SCHEDULES = {
 REGRESSION, BINARY, ONE_VERSUS_ALL, SOFTMAX = 0, 1, 2, 3
 
 
+class Needs(NamedTuple):
+    """Which rarer parts a kernel is compiled with: True, and settings say at run time; or None, and it has none.
+
+    None is another type than True, so numba makes a smaller kernel: a first fit waits for what it needs only.
+    """
+
+    softmax: bool | None = True
+    mean: bool | None = True  # a running mean of the parameters
+    lasso: bool | None = True  # the cumulative l1 penalty
+    passive: bool | None = True  # the passive-aggressive rules
+    scales: bool | None = True  # of the features, for the normalized rate
+
+
 class Settings(NamedTuple):
     """How a linear model is trained; numbers only, so that one compiled kernel takes them all."""
 
@@ -40,6 +53,7 @@ class Settings(NamedTuple):
     intercept_decay: float = 1.0
     average: int = 0
     first_class: int = 0  # of the problems at hand, where one-versus-all problems are divided among threads
+    needs: Needs = Needs()
 
 
 class State(NamedTuple):
@@ -90,6 +104,23 @@ def init_state(n_problems: int, n_features: int, dtype: np.dtype, settings: Sett
         intercept_squares=vector(adaptive),
         scale=np.zeros(n_features if settings.schedule == NORMALIZED else 0, dtype=dtype),
     )
+
+
+def narrowed(settings: Settings) -> Settings:
+    """The same settings, for kernels with no more than they need."""
+
+    def where(used: bool) -> bool | None:
+        return True if used else None
+
+    scalar = settings.schedule not in (ADAGRAD, NORMALIZED)
+    needs = Needs(
+        softmax=where(settings.mode == SOFTMAX),
+        mean=where(settings.average > 0),
+        lasso=where(settings.penalty in (L1, ELASTICNET) and scalar),
+        passive=where(settings.schedule in (PA1, PA2)),
+        scales=where(settings.schedule == NORMALIZED),
+    )
+    return settings._replace(needs=needs)
 
 
 def is_plain(settings: Settings, n_problems: int) -> bool:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from math import sqrt
 
 import numpy as np
-from numba import njit
 
+from daskdml.numerics._compiled import kernel, part
 from daskdml.numerics._rows import row_add, row_dot, row_entry, row_length, row_prefetch, row_square
 from daskdml.numerics._settings import (
     INVSCALING,
@@ -31,7 +31,7 @@ AHEAD = 6
 WEIGHTS_AHEAD = 2
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def learning_rate(settings, t, eta):
     """The rate at row count ``t``; ``eta`` is the rate a constant or adaptive schedule keeps."""
     if settings.schedule == OPTIMAL:
@@ -42,23 +42,26 @@ def learning_rate(settings, t, eta):
     return eta
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _passive_aggressive(settings, square, value, gradient):
+@part
+def _passive_aggressive(needed, settings, rows, i, value, gradient):
     """The signed step of PA-I or PA-II (Crammer et al. 2006, figure 1) for a loss of slope 1; 0 for an empty row."""
-    if gradient == 0.0:
+    if needed is None or gradient == 0.0:
         return 0.0
+    square = row_square(rows, i)
     if settings.schedule == PA1:
         return 0.0 if square == 0.0 else -gradient * min(settings.eta0, value / square)
     return -gradient * value / (square + 0.5 / settings.eta0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _truncate(rows, i, w, k, factor, total, applied):
+@part
+def _truncate(needed, rows, i, w, k, factor, total, applied):
     """Pull the weights row ``i`` touches towards 0 by the l1 penalty they have not had yet.
 
     Returns the sum of their absolute values before.
     """
     absolutes = 0.0
+    if needed is None:
+        return absolutes
     for j in range(row_length(rows, i)):
         column, _ = row_entry(rows, i, j)
         before = w[k, column]
@@ -71,15 +74,17 @@ def _truncate(rows, i, w, k, factor, total, applied):
     return absolutes * factor
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _average_row(rows, i, average, k, c):
+@part
+def _average_row(needed, rows, i, average, k, c):
     """``average[k] -= c x_i``."""
+    if needed is None:
+        return
     for j in range(row_length(rows, i)):
         column, value = row_entry(rows, i, j)
         average[k, column] -= c * value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _fold(coef, average_coef, k, factor, lag):
     """Write the factor of problem ``k`` back into its weights.
 
@@ -95,7 +100,7 @@ def _fold(coef, average_coef, k, factor, lag):
     factor[k] = 1.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, negative_weight, active, totals):
     """Visit ``rows`` in ``order``, updating ``state`` in place for the ``active`` of its K problems.
 
@@ -115,17 +120,17 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
     l1_applied, l1_total = state.l1_applied, state.l1_total
     t = state.clock[0]
 
-    factor = np.ones(n_problems)
-    lag = state.average_lag if averaging else np.zeros(n_problems)
+    # Copies of an array like them: np.zeros is a dozen functions that a first fit would wait for.
+    factor, squares, absolutes = intercept.copy(), intercept.copy(), intercept.copy()
+    scores, gradients, nothing = intercept.copy(), intercept.copy(), intercept.copy()
     mean_scale = state.average_scale
-    scores = np.zeros(n_problems)
-    gradients = np.zeros(n_problems)
-    squares = np.zeros(n_problems)
-    absolutes = np.zeros(n_problems)
     for k in range(n_problems):
+        factor[k], squares[k], absolutes[k], nothing[k] = 1.0, 0.0, 0.0, 0.0
         for j in range(coef.shape[1]):
             squares[k] += coef[k, j] * coef[k, j]
             absolutes[k] += abs(coef[k, j])
+
+    lag = state.average_lag if averaging else nothing
 
     for n in range(order.shape[0]):
         i = order[n]
@@ -137,7 +142,7 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
             if active[k]:
                 scores[k] = factor[k] * np.float64(row_dot(rows, i, coef, k)) + intercept[k]
         if softmax:
-            value = softmax_gradient(scores, target, gradients)
+            value = softmax_gradient(settings.needs.softmax, scores, target, gradients)
             totals[0, 0] += value
             totals[1, 0] += value
 
@@ -155,7 +160,7 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
                 )
             eta = learning_rate(settings, t, eta_kept[k])
             if passive:
-                step = _passive_aggressive(settings, row_square(rows, i), value, gradients[k])
+                step = _passive_aggressive(settings.needs.passive, settings, rows, i, value, gradients[k])
             else:
                 step = -eta * gradients[k]
             step *= (
@@ -176,14 +181,14 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
                 intercept[k] += step * settings.intercept_decay
             if averaging and settings.average <= t:
                 count = t - settings.average + 1.0
-                _average_row(rows, i, average_coef, k, lag[k] * step / factor[k])
+                _average_row(settings.needs.mean, rows, i, average_coef, k, lag[k] * step / factor[k])
                 if count > 1.0:
                     mean_scale[k] /= 1.0 - 1.0 / count
                 lag[k] += mean_scale[k] * factor[k] / count
                 average_intercept[k] += (intercept[k] - average_intercept[k]) / count
             if truncating:
                 l1_total[k] += settings.l1_ratio * eta * settings.alpha
-                absolute = _truncate(rows, i, coef, k, factor[k], l1_total[k], l1_applied)
+                absolute = _truncate(settings.needs.lasso, rows, i, coef, k, factor[k], l1_total[k], l1_applied)
                 if step != 0.0:
                     absolutes[k] = absolute
         t += 1.0

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, uint32
+from numba import uint32
+
+from daskdml.numerics._compiled import kernel, part
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def shuffle_in_place(order, seed):
     """Fisher-Yates with a 32-bit xorshift: the permutation scikit-learn's SGD makes of the same seed."""
     state = uint32(seed)
@@ -21,20 +23,21 @@ def shuffle_in_place(order, seed):
         order[i], order[j] = order[j], order[i]
 
 
-@njit(cache=True, nogil=True)
+@part
 def _hashed(value, constant):
     value = uint32(value ^ constant)
     value = uint32(value * uint32(constant * uint32(0x931E8875)))
     return uint32(value ^ uint32(value >> uint32(16)))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def seed_of_words(words):
     """``np.random.SeedSequence(words).generate_state(1)[0]`` of four words of 32 bits, twenty times faster.
 
     A sequence of fewer words is that of the words and zeros. (M. E. O'Neill, "Developing a seed_seq alternative".)
     """
-    pool, constant = np.empty(4, dtype=np.uint32), uint32(0x43B0D7E5)
+    # A copy, as np.empty takes a first fit longer to compile than all of this.
+    pool, constant = words.copy(), uint32(0x43B0D7E5)
     for i in range(4):
         pool[i] = _hashed(words[i], constant)
         constant = uint32(constant * uint32(0x931E8875))

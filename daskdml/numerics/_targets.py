@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from math import exp, log
 
-from numba import njit
-
-from daskdml.numerics._losses import LOG_LOSS, loss_and_gradient
+from daskdml.numerics._compiled import part
+from daskdml.numerics._losses import LOG_LOSS, value_and_slope
 from daskdml.numerics._settings import BINARY, ONE_VERSUS_ALL, REGRESSION
 
 # scikit-learn clips the derivative there, against overflow in the first steps of a divergent fit.
 MAX_GRADIENT = 1e12
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def problem_target(mode, loss, y, k):
     """What problem ``k`` wants to predict for a row whose block target is ``y``."""
     if mode == REGRESSION:
@@ -24,7 +23,7 @@ def problem_target(mode, loss, y, k):
     return 0.0 if loss == LOG_LOSS else -1.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def problem_weight(mode, y, k, first_class, positive_weight, negative_weight):
     """The class weight of the row in problem ``k``."""
     if mode == REGRESSION:
@@ -36,18 +35,22 @@ def problem_weight(mode, y, k, first_class, positive_weight, negative_weight):
     return positive_weight[int(y)]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def independent_gradient(settings, y, score, k):
     """Value and clipped derivative of problem ``k``'s loss."""
     target = problem_target(settings.mode, settings.loss, y, k + settings.first_class)
-    value, gradient = loss_and_gradient(settings.loss, target, score, settings.epsilon)
+    value, gradient = value_and_slope(settings.loss, target, score, settings.epsilon)
     return value, min(max(gradient, -MAX_GRADIENT), MAX_GRADIENT)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def softmax_gradient(scores, y, gradients):
+@part
+def softmax_gradient(needed, scores, y, gradients):
     """Fill ``gradients`` with softmax(scores) - onehot(y); return the log-loss of the row."""
-    top = scores.max()
+    if needed is None:
+        return 0.0
+    top = scores[0]
+    for k in range(1, scores.shape[0]):
+        top = max(top, scores[k])
     total = 0.0
     for k in range(scores.shape[0]):
         gradients[k] = exp(scores[k] - top)

@@ -39,7 +39,7 @@ from daskdml.strategies._runners import Runners
 from daskdml.strategies._ssp import Asynchronous
 from daskdml.strategies._strategy import Agreed
 from daskdml.strategies._teller import Teller
-from daskdml.strategies._train import MIXED_BYTES, MIXING, Schedule, Trained, require_finite
+from daskdml.strategies._train import MIXING, Schedule, Trained, require_finite
 from daskdml.strategies._work import Blocks, Report
 
 logger = logging.getLogger("daskdml")
@@ -319,12 +319,7 @@ class AsynchronousFit:
     # -- epochs -----------------------------------------------------------------------------------------
 
     def _plan_of(self, epoch: int, first: int) -> EpochPlan:
-        mixed = (
-            epoch > 1
-            and self.schedule.shuffle
-            and self.schedule.n_blocks > 1
-            and self.teller.first_bytes <= MIXED_BYTES
-        )
+        mixed = epoch > 1 and self.schedule.mixes(self.teller.first_bytes)
         return EpochPlan(epoch, first, self._clocks_of_epoch(), mixed)
 
     def _clocks_of_epoch(self) -> int:

@@ -11,23 +11,25 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import dask
 import numpy as np
+from dask._task_spec import TaskRef
 from distributed import Client, Future
 
 from daskdml.cluster import LOST, connection_lost
-from daskdml.data import Dataset, explained, fatal_blocks, release_cache, remedy, trouble, wait_for
+from daskdml.data import Dataset, release_cache, trouble, wait_for
 from daskdml.models import Model
 from daskdml.monitor import StopTraining
 from daskdml.strategies import _tasks
+from daskdml.strategies._batch import Batch
+from daskdml.strategies._fatal import give_up_on_fatal_blocks, told
+from daskdml.strategies._homes import settled
 from daskdml.strategies._limits import budget
-from daskdml.strategies._plan import Work
+from daskdml.strategies._plan import Work, segments
 from daskdml.strategies._strategy import Agreed, OnRound, Synchronous
 from daskdml.strategies._work import Blocks, Report
 
@@ -35,8 +37,12 @@ logger = logging.getLogger("daskdml")
 
 # Fan-in of the tree of means: enough that a few replicas meet in one task.
 _FAN_IN = 8
-# Blocks of one segment, where blocks come from the scheduler: one is trained on, one arrives.
-_WINDOW = 2
+# Rounds of an epoch that are sent in one message: the first begins before the last is planned.
+_ROUNDS = 32
+# Parameters up to this size, in all tasks that begin with them together, travel with the tasks.
+_SMALL_BYTES = 2**20
+# Segments of a replica that are under way, where blocks come from the scheduler.
+_UNDER_WAY = 2
 # Epochs begun anew because the cluster lost their parameters, before the fit gives up.
 _RETRIES = 5
 # Seconds without any worker that would begin a task before the fit fails.
@@ -63,6 +69,7 @@ class DaskRunner:
         self._names = f"daskdml-{uuid.uuid4().hex[:12]}"
         self._count = 0
         self._homes: dict[int, str] = {}
+        self._latest: Any = None
 
     def epoch(
         self,
@@ -88,7 +95,7 @@ class DaskRunner:
             except LOST as error:
                 if (lost := connection_lost(self.client, patience=0)) is not None:
                     raise lost from error
-                self._give_up_on_fatal_blocks()
+                give_up_on_fatal_blocks(self.client, self.data, self.plan)
                 if attempt == _RETRIES:
                     raise RuntimeError(
                         f"the cluster lost the parameters of this epoch {attempt + 1} times, the limit: see the "
@@ -101,21 +108,21 @@ class DaskRunner:
     def evaluate(self, agreed: Agreed, works: list[Work]) -> np.ndarray | None:
         """Summed validation statistics of all replicas."""
         nobody = np.ones(0, dtype=bool)
-        start = self._send(agreed)
-        futures: list[Future] = []
+        batch, start = Batch(self.client), self._start(agreed, len(works))
         found: list[np.ndarray | None] = []
+        tasks: list[TaskRef] = []
         for work in works:
-            for segment in [work] if self.data.self_contained else _segments(work):
-                task = self._assign(segment, nobody)
-                futures.append(
-                    self._submit(
-                        "evaluate", _tasks.evaluate, self.job, start, task, *self._inputs(segment), home=work.replica
-                    )
+            for segment in [work] if self.data.self_contained else segments(work):
+                task, inputs = self._assign(segment, nobody), self._inputs(segment)
+                tasks.append(
+                    self._add(batch, "evaluate", _tasks.evaluate, self.job, start, task, *inputs, home=work.replica)
                 )
                 if not self.data.self_contained:
                     # The inputs of one segment at a time.
-                    found.append(self._gather(futures.pop()))
-        found += [self._gather(future) for future in futures]
+                    found.append(self._gather(*batch.submit(tasks)))
+                    batch, tasks = Batch(self.client), []
+        if tasks:
+            found += [self._gather(future) for future in batch.submit(tasks)]
         kept = [f for f in found if f is not None]
         return sum(kept[1:], kept[0]) if kept else None
 
@@ -131,86 +138,120 @@ class DaskRunner:
     def _epoch(
         self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round: OnRound
     ) -> tuple[Agreed, bool]:
-        self._assign_homes(max(len(works) for works in rounds))
-        now = self._send(agreed)
+        n_replicas = max(len(works) for works in rounds)
+        self._homes = settled(self._homes, n_replicas, self._threads())
+        now = self._start(agreed, n_replicas)
         ends: list[Future] = []
-        for works in rounds:
-            partials = self._partials(now, works, active)
-            merged = self._tree(partials)
-            now = self._submit("agree", _tasks.agree, self.job, now, merged, active)
-            ends.append(now)
+        reports: list[Future] = []
+        # Let go of once this epoch is under way: a message of what is no longer wanted would hold up its own.
+        before, self._latest = self._latest, (ends, reports) if isinstance(now, Agreed) else None
+        for at in range(0, len(rounds), self._rounds_at_once):
+            some = rounds[at : at + self._rounds_at_once]
+            last = at + len(some) == len(rounds)
+            found = self._submit_rounds(now, some, active, last)
+            ends += found[: len(some)]
+            reports += found[len(some) :]
+            now = ends[-1]
             if not self.data.self_contained:
                 # Blocks that come from the scheduler arrive for one round at a time.
                 self._gather_ready(now)
-        for end in ends[:-1]:
-            report = self._submit("report", _tasks.report_of, end)
+        del before
+        for end, report in zip(ends, reports, strict=False):
             try:
                 on_round(self._gather(report), partial(self._gather, end))
             except StopTraining:
                 return self._gather(end), True
-        last = self._gather(ends[-1])
+        agreed = self._gather(ends[-1])
         try:
-            on_round(last.report, lambda: last)
+            on_round(agreed.report, lambda: agreed)
         except StopTraining:
-            return last, True
-        return last, False
+            return agreed, True
+        return agreed, False
 
-    def _partials(self, now: Future, works: list[Work], active: np.ndarray) -> list[Future]:
-        if self.data.self_contained:
-            return [
-                self._submit("work", _tasks.work, self.job, now, self._assign(w, active), None, home=w.replica)
-                for w in works
-            ]
-        return self._segmented(now, works, active)
+    @property
+    def _rounds_at_once(self) -> int:
+        return _ROUNDS if self.data.self_contained else 1
 
-    def _segmented(self, now: Future, works: list[Work], active: np.ndarray) -> list[Future]:
-        """Replicas whose blocks the scheduler makes: a chain of tasks, a window of blocks each, one window ahead."""
-        waiting = {w.replica: list(_segments(w)) for w in works}
-        last: dict[int, Future | None] = {w.replica: None for w in works}
-        running: dict[int, list[Future]] = {w.replica: [] for w in works}
-        while any(waiting.values()):
-            for work in works:
-                replica = work.replica
-                while waiting[replica] and len(running[replica]) < 2:
-                    segment = waiting[replica].pop(0)
-                    task, before = self._assign(segment, active), last[replica]
-                    future = self._submit(
-                        "work", _tasks.work, self.job, now, task, before, *self._inputs(segment), home=replica
-                    )
-                    last[replica] = future
-                    running[replica].append(future)
+    def _submit_rounds(
+        self, now: Future | Agreed, rounds: list[list[Work]], active: np.ndarray, last: bool
+    ) -> list[Future]:
+        """Send rounds ahead: the futures of what is agreed on in each, then of its reports but for the ``last`` one."""
+        batch = Batch(self.client)
+        ends: list[TaskRef] = []
+        reports: list[TaskRef] = []
+        known: Future | TaskRef | Agreed = now
+        for works in rounds:
+            if self.data.self_contained:
+                partials = [self._add_work(batch, known, work, active, None) for work in works]
+            else:
+                batch, partials = self._segmented(now, works, active)
+            known = self._agree(batch, known, partials, active)
+            ends.append(known)
+            # What is agreed on at an epoch's end comes whole.
+            if not last or len(ends) < len(rounds):
+                reports.append(self._add(batch, "report", _tasks.report_of, known))
+        return batch.submit(ends + reports)
+
+    def _segmented(self, now: Future | Agreed, works: list[Work], active: np.ndarray) -> tuple[Batch, list[Any]]:
+        """Replicas whose blocks the scheduler makes: a chain of tasks, a window of blocks each, one window ahead.
+
+        The last tasks are in a batch that is still to be sent.
+        """
+        waiting = {w.replica: list(segments(w)) for w in works}
+        last: dict[int, Any] = dict.fromkeys(waiting)
+        running: dict[int, list[Future]] = {replica: [] for replica in waiting}
+        while True:
+            batch = Batch(self.client)
+            added: list[tuple[int, TaskRef]] = []
+            for replica, left in waiting.items():
+                count = _UNDER_WAY - len(running[replica])
+                for segment in left[:count]:
+                    last[replica] = self._add_work(batch, now, segment, active, last[replica])
+                    added.append((replica, last[replica]))
+                del left[:count]
+            if not any(waiting.values()):
+                return batch, [last[w.replica] for w in works]
+            for (replica, _), future in zip(added, batch.submit([ref for _, ref in added]), strict=True):
+                last[replica] = future
+                running[replica].append(future)
             self._wait([f for futures in running.values() for f in futures], "FIRST_COMPLETED")
             for replica, futures in running.items():
                 for future in futures:
                     if future.status in ("error", "cancelled", "lost"):
                         self._gather(future)
                 running[replica] = [f for f in futures if not f.done()]
-        return [last[w.replica] for w in works]  # type: ignore[misc]
 
-    def _tree(self, partials: list[Future]) -> Future:
-        while len(partials) > 1:
+    def _agree(self, batch: Batch, now: Any, partials: list[Any], active: np.ndarray) -> TaskRef:
+        """The end of a round: a tree of sums, whose root is the task that makes the step."""
+        while len(partials) > _FAN_IN:
             partials = [
-                self._submit("combine", _tasks.combine, self.job, *partials[i : i + _FAN_IN])
+                self._add(batch, "combine", _tasks.combine, self.job, *partials[i : i + _FAN_IN])
                 for i in range(0, len(partials), _FAN_IN)
             ]
-        return partials[0]
+        return self._add(batch, "agree", _tasks.agree, self.job, now, active, *partials)
 
-    def _send(self, agreed: Agreed) -> Future:
-        """Bring the parameters to the cluster."""
+    def _start(self, agreed: Agreed, n_replicas: int) -> Future | Agreed:
+        """The parameters for tasks to begin with: in the tasks themselves where they are small, else on the cluster."""
+        if (n_replicas + 1) * sum(np.asarray(a).nbytes for a in agreed.state) <= _SMALL_BYTES:
+            return agreed
         try:
             return self.client.scatter(agreed, hash=False, timeout=_PATIENCE)
         except TimeoutError:
             # Dask sends to running workers only, and gives up when there is none.
-            raise RuntimeError(self._trouble() or "the cluster takes no data: look at its workers' logs") from None
+            raise RuntimeError(
+                trouble(self.client, _PATIENCE) or "the cluster takes no data: look at its workers' logs"
+            ) from None
 
-    def _submit(self, what: str, function: Callable[..., Any], *args: Any, home: int | None = None) -> Future:
+    def _add_work(self, batch: Batch, now: Any, work: Work, active: np.ndarray, before: Any) -> TaskRef:
+        task, inputs = self._assign(work, active), self._inputs(work)
+        return self._add(batch, "work", _tasks.work, self.job, now, task, before, *inputs, home=work.replica)
+
+    def _add(
+        self, batch: Batch, what: str, function: Callable[..., Any], *args: Any, home: int | None = None
+    ) -> TaskRef:
         self._count += 1
-        options: dict[str, Any] = {}
-        if home is not None and home in self._homes:
-            options = {"workers": [self._homes[home]], "allow_other_workers": True}
-        return self.client.submit(
-            function, *args, key=f"daskdml-{what}-{self._names}-{self._count}", pure=False, **options
-        )
+        worker = None if home is None else self._homes.get(home)
+        return batch.add(f"daskdml-{what}-{self._names}-{self._count}", function, *args, worker=worker)
 
     def _assign(self, work: Work, active: np.ndarray) -> _tasks.Assignment:
         recipes = {block: self.data.recipes[block] for block in work.blocks}
@@ -221,36 +262,14 @@ class DaskRunner:
             return []
         return [f for block in work.blocks for f in self.data.inputs(self.client, block)]
 
-    def _assign_homes(self, n_replicas: int) -> None:
-        """Give every replica a worker, the one it had if that still runs: its blocks are cached there."""
-        threads = self._threads()
-        if not threads:
-            return
-        load = dict.fromkeys(threads, 0)
-        self._homes = {r: a for r, a in self._homes.items() if a in threads}
-        for address in self._homes.values():
-            load[address] += 1
-        for replica in range(n_replicas):
-            if replica not in self._homes:
-                address = min(threads, key=lambda a: (load[a] / threads[a], a))
-                self._homes[replica] = address
-                load[address] += 1
-
     def _threads(self) -> dict[str, int]:
         return {a: max(1, n) for a, n in self.client.nthreads().items()}
-
-    def _give_up_on_fatal_blocks(self) -> None:
-        """Raise where one block has ended as many workers as Dask lets one task end: it would end the next one too."""
-        what, deaths = self._fatal()
-        if deaths > dask.config.get("distributed.scheduler.allowed-failures"):
-            fits = remedy(self.plan.max_block_bytes, self._row_bytes)
-            raise RuntimeError(f"workers died {deaths} times while making {what}: {fits}") from None
 
     def _job_again(self) -> None:
         deadline = time.monotonic() + _PATIENCE
         while not self._threads():
-            if (trouble := self._trouble()) and time.monotonic() > deadline:
-                raise RuntimeError(trouble)
+            if (found := trouble(self.client, _PATIENCE)) and time.monotonic() > deadline:
+                raise RuntimeError(found)
             time.sleep(0.5)
         self.data.forget_lost()
         self.job = self.client.submit(_tasks.carry, self._local_job, pure=False)
@@ -262,37 +281,9 @@ class DaskRunner:
     def _gather_ready(self, future: Future) -> None:
         self._wait([future], "ALL_COMPLETED")
         if future.status == "error":
-            raise self._explained(future.exception()) from None
+            raise told(future.exception(), self.client, self.data, self.plan) from None
         if future.status in ("cancelled", "lost"):
             raise CancelledError(future.key)
 
     def _wait(self, futures: list[Future], when: str) -> None:
         wait_for(self.client, futures, when, _PATIENCE)
-
-    def _trouble(self) -> str | None:
-        return trouble(self.client, _PATIENCE)
-
-    def _explained(self, error: BaseException) -> BaseException:
-        """An error of a task; a killed worker with the block that it was making."""
-        return explained(error, self._fatal()[0], self.plan.max_block_bytes, self._row_bytes)
-
-    def _fatal(self) -> tuple[str | None, int]:
-        """The blocks that workers most often ended with, in words, and how often."""
-        found = fatal_blocks(self.client, self.data.token).most_common(2)
-        worst = [block for block, deaths in found if deaths == found[0][1]]
-        if not worst:
-            return None, 0
-        return "block " + " or ".join(map(str, sorted(worst))), found[0][1]
-
-    @property
-    def _row_bytes(self) -> int:
-        return 0 if self.data.schema.sparse else self.plan.row_bytes
-
-
-def _segments(work: Work) -> Iterator[Work]:
-    """A work in windows of a few blocks; one, empty, where it has none; all of it where blocks come back."""
-    if len(work.blocks) < len(work.pieces):
-        yield work
-        return
-    for at in range(0, max(1, len(work.pieces)), _WINDOW):
-        yield replace(work, pieces=work.pieces[at : at + _WINDOW])

@@ -13,12 +13,17 @@ the tuples of several buffered blocks).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import lcm
 
 import numpy as np
 
 from daskdml.numerics import row_order, seed_of_words
+
+# Blocks of one segment, where blocks come from the scheduler: one is trained on, one arrives.
+_WINDOW = 2
 
 
 @dataclass(frozen=True)
@@ -110,18 +115,26 @@ def cut(pieces: list[Piece], parts: int) -> list[list[Piece]]:
     """Divide a sequence of pieces into ``parts`` consecutive ones of equal size."""
     if parts == 1:
         return [list(pieces)]
-    total = sum((p.size for p in pieces), Fraction(0))
+    # In whole numbers of a unit that all pieces are multiples of: fractions take thirty times as long.
+    unit = lcm(*{p.start.denominator for p in pieces}, *{p.stop.denominator for p in pieces})
+    starts = [p.start.numerator * (unit // p.start.denominator) for p in pieces]
+    sizes = [p.stop.numerator * (unit // p.stop.denominator) - s for p, s in zip(pieces, starts, strict=True)]
+    total = sum(sizes)
     result: list[list[Piece]] = [[] for _ in range(parts)]
-    at = Fraction(0)
-    for piece in pieces:
+    at = 0
+    for piece, start, size in zip(pieces, starts, sizes, strict=True):
         begin = at
-        at += piece.size
-        first = int(begin * parts / total)
-        for part in range(first, parts):
-            low, high = max(begin, total * part / parts), min(at, total * (part + 1) / parts)
+        at += size * parts
+        for part in range(begin // total, parts):
+            low, high = max(begin, total * part), min(at, total * (part + 1))
             if low >= high:
                 break
-            result[part].append(Piece(piece.block, piece.start + (low - begin), piece.start + (high - begin)))
+            if low == begin and high == at:
+                result[part].append(piece)
+            else:
+                first = start * parts - begin
+                edges = Fraction(first + low, unit * parts), Fraction(first + high, unit * parts)
+                result[part].append(Piece(piece.block, *edges))
     return result
 
 
@@ -170,3 +183,12 @@ def plan_replica(
         pieces = [pieces[i] for i in sequence]
     parts = cut(pieces, rounds) if pieces else [[] for _ in range(rounds)]
     return [Work(replica, epoch, tuple(part), seed, shuffle, holdout) for part in parts]
+
+
+def segments(work: Work) -> Iterator[Work]:
+    """A work in windows of a few blocks; one, empty, where it has none; all of it where blocks come back."""
+    if len(work.blocks) < len(work.pieces):
+        yield work
+        return
+    for at in range(0, max(1, len(work.pieces)), _WINDOW):
+        yield replace(work, pieces=work.pieces[at : at + _WINDOW])

@@ -63,9 +63,9 @@ def combine(job: Job, *partials: Partial) -> Partial:
     return reduce(lambda a, b: job.strategy.combine(job.model, a, b), partials)
 
 
-def agree(job: Job, agreed: Agreed, partial: Partial, active: np.ndarray) -> Agreed:
-    """The end of a round."""
-    return job.strategy.agree(job.model, agreed, partial, active)
+def agree(job: Job, agreed: Agreed, active: np.ndarray, *partials: Partial) -> Agreed:
+    """The end of a round: what is left to combine, and the step."""
+    return job.strategy.agree(job.model, agreed, combine(job, *partials), active)
 
 
 def report_of(agreed: Agreed) -> Report:

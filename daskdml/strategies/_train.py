@@ -25,6 +25,9 @@ MIXING = 32
 # The bytes of blocks up to which that is done. Whether they are is known after the first epoch, which is the first
 # to read them all; so the result does not depend on how much was known, or on how much memory there is.
 MIXED_BYTES = 2**28
+# Nor is it done where every replica has many blocks, dealt to it at random, and all of them for each replica would be
+# more than this many.
+MIXED_VISITS = 2**16
 
 
 class Runner(Protocol):
@@ -50,6 +53,12 @@ class Schedule:
     shuffle: bool
     rule: StoppingRule
     holdout: Holdout | None = None
+
+    def mixes(self, nbytes: float) -> bool:
+        """Whether rows are mixed across blocks, of which the first epoch has read so many bytes."""
+        if not self.shuffle or self.n_blocks == 1 or nbytes > MIXED_BYTES:
+            return False
+        return self.n_blocks * self.n_replicas <= MIXED_VISITS or self.n_blocks < MIXING * self.n_replicas
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +102,8 @@ def train(
         )
         for epoch in range(teller.epochs + 1, last + 1):
             teller.begin(epoch, ~schedule.rule.stopped)
-            if not mixed and epoch > 1 and schedule.shuffle and schedule.n_blocks > 1:
-                mixed = teller.first_bytes <= MIXED_BYTES
+            if not mixed and epoch > 1:
+                mixed = schedule.mixes(teller.first_bytes)
                 dealt = mixed_shares(schedule.n_blocks, schedule.n_replicas, MIXING) if mixed else dealt
             works = plan_epoch(dealt, rounds, epoch, schedule.seed, schedule.shuffle, schedule.holdout)[teller.done :]
             agreed, stopped = runner.epoch(agreed, works, teller.active, keeper.on_round) if works else (agreed, False)

@@ -105,3 +105,17 @@ def test_only_y_is_read(tmp_path):
     pd.DataFrame({"x": np.arange(8.0), "y": [0, 1] * 4}).to_parquet(tmp_path / "a.parquet", row_group_size=2)
     frame = dd.read_parquet(tmp_path, split_row_groups=True)
     assert label_counts(frame["y"], frame["x"] + 1)[1].tolist() == [16.0, 20.0]
+
+
+def test_labels_of_many_blocks_are_counted_several_blocks_a_task(client, monkeypatch):
+    y = np.random.default_rng(0).integers(0, 4, 2_000)
+    many = da.from_array(y, chunks=5).map_blocks(np.negative)
+    graphs = []
+    get = client.get
+    monkeypatch.setattr(client, "get", lambda graph, *a, **k: graphs.append(len(graph)) or get(graph, *a, **k))
+    classes, counts = label_counts(many, client=client)
+    assert classes.tolist() == [-3, -2, -1, 0]
+    assert counts.tolist() == np.bincount(y)[::-1].tolist()
+    assert graphs[0] < 400 / 2
+    shared = many.rechunk(2_000).rechunk(5)
+    assert label_counts(shared, client=client)[1].tolist() == counts.tolist()

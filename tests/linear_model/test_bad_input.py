@@ -67,3 +67,29 @@ def test_pydata_sparse_in_memory_is_that_of_scipy(estimator):
     assert (model.coef_ == other.coef_).all()
     assert (model.predict(X) == other.predict(csr)).all()
     assert model.score(X, Y) == other.score(csr, Y)
+
+
+@pytest.mark.parametrize("sparsified", [False, True])
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_prediction_refuses_what_is_not_finite_also_where_a_coefficient_is_zero(value, kind, sparsified):
+    X = np.random.default_rng(0).standard_normal((40, 3)).astype("f4")
+    clf = SGDClassifier(loss="log_loss", random_state=0).fit(X, X[:, 0] > 0)
+    clf.coef_[:, 1] = 0
+    if sparsified:
+        clf.sparsify()
+    X[25, 1] = value
+    lazy = da.from_array(X, chunks=(20, 3))
+    if kind == "sparse":
+        lazy = lazy.map_blocks(sp.csr_array, dtype="f4", meta=sp.csr_array((0, 0), dtype="f4"))
+    for method in ("predict", "predict_proba", "decision_function"):
+        with pytest.raises(ValueError, match="block 1"):
+            getattr(clf, method)(lazy).compute(scheduler="sync")
+
+
+def test_scores_too_large_for_their_dtype_are_no_reason_to_refuse_rows():
+    X = np.full((4, 2), 1e30, "f4")
+    clf = SGDClassifier(loss="log_loss", random_state=0).fit(np.eye(2, dtype="f4"), [0, 1])
+    clf.coef_ = np.full((1, 2), 1e30, "f4")
+    with np.errstate(over="ignore"):
+        assert clf.predict(da.from_array(X, chunks=(2, 2))).compute(scheduler="sync").tolist() == [1, 1, 1, 1]

@@ -220,3 +220,25 @@ def test_the_kernel_of_the_common_case_is_the_general_one(form, loss, schedule, 
         results.append((state.coef, state.intercept, state.clock, totals))
     for plain, general in zip(*results, strict=True):
         np.testing.assert_allclose(plain, general, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("schedule", [*RATES, "pa1"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("extra", [{}, {"average": 5}, {"penalty": "l1"}])
+def test_a_kernel_made_for_its_settings_gives_the_bits_of_the_one_for_all(mode, schedule, sparse, extra):
+    if schedule in ("adagrad", "normalized") and "average" in extra:
+        pytest.skip("a running mean needs a scalar rate")
+    if schedule == "pa1" and mode == SOFTMAX:
+        pytest.skip("passive-aggressive rules are for independent problems")
+    losses = {"loss": "epsilon_insensitive" if mode == REGRESSION else "hinge"} if schedule == "pa1" else {}
+    rows = problem(mode)
+    rows.X = sp.csr_array(rows.X) if sparse else rows.X
+    narrow = model(mode, schedule=schedule, **losses, **extra)
+    general = model(mode, schedule=schedule, **losses, **extra)
+    object.__setattr__(general, "settings", narrow.settings._replace(needs=Settings(0, 0).needs))
+    few, few_totals = trained(narrow, rows)
+    all_, all_totals = trained(general, rows)
+    for name in few._fields:
+        np.testing.assert_array_equal(getattr(few, name), getattr(all_, name), err_msg=name)
+    np.testing.assert_array_equal(few_totals.objective, all_totals.objective)

@@ -1,0 +1,123 @@
+"""What rounds and blocks cost where there is nothing to compute: two rows of two features a block."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+from typing import Any
+
+import dask.array as da
+from distributed import Client, LocalCluster
+from sklearn.exceptions import ConvergenceWarning
+
+from benchmarks._measure import median, table
+
+ROUNDS = 32
+
+
+def strategies() -> dict[str, Any]:
+    from daskdml import BSP, SSP, Averaging
+
+    return {"averaging": Averaging(), f"bsp, {ROUNDS} rounds": BSP(rounds_per_epoch=ROUNDS), "ssp": SSP()}
+
+
+def rounds(full: bool) -> tuple[dict[str, Any], str]:
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    sizes = [(4, 100), (4, 1000), (4, 10_000), (64, 100), (64, 1000), (64, 10_000)] if full else [(4, 100), (4, 400)]
+    figures = []
+    for workers in sorted({w for w, _ in sizes}):
+        with (
+            LocalCluster(
+                n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            trip = round_trip(client)
+            for blocks in (b for w, b in sizes if w == workers):
+                for name, strategy in strategies().items():
+                    figure = one_fit(client, cluster, strategy, blocks)
+                    figures.append({"workers": workers, "blocks": blocks, "strategy": name, "trip": trip} | figure)
+                    print(f"{workers} workers, {blocks} blocks, {name}: {figure['fit']:.1f} s", flush=True)
+    return {"fits": figures}, table(HEADINGS, [_row(f) for f in figures])
+
+
+HEADINGS = [
+    "workers",
+    "blocks",
+    "strategy",
+    "set-up, ms a block",
+    "epoch, ms a block",
+    "ms a round",
+    "driver's CPU, ms a block",
+    "CPU of the scheduler and all workers' loops, ms a block",
+    "bare round trip, ms",
+]
+
+
+def _row(f: dict[str, Any]) -> list[Any]:
+    blocks, n_epochs = f["blocks"], len(f["epochs"])
+    epoch = median(f["epochs"])
+    values = [
+        1e3 * f["setup"] / blocks,
+        1e3 * epoch / blocks,
+        1e3 * epoch / f["rounds"],
+        1e3 * f["driver_cpu"] / blocks / n_epochs,
+        1e3 * f["loop_cpu"] / blocks / n_epochs,
+        1e3 * f["trip"],
+    ]
+    return [f["workers"], f["blocks"], f["strategy"], *(f"{v:.2f}" for v in values)]
+
+
+def round_trip(client: Client) -> float:
+    seconds = []
+    for i in range(20):
+        start = time.perf_counter()
+        client.submit(abs, i, pure=False).result()
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+
+
+def one_fit(client: Client, cluster: LocalCluster, strategy: Any, blocks: int) -> dict[str, Any]:
+    from daskdml.linear_model import SGDClassifier
+    from daskdml.monitor import Callback
+
+    class Clock(Callback):
+        """Notes when the fit began to train, and when each epoch ended."""
+
+        def __init__(self) -> None:
+            self.ticks: list[float] = []
+
+        def on_fit_start(self, info: Any) -> None:
+            self.ticks.append(time.perf_counter())
+
+        def on_epoch_end(self, epoch: Any) -> None:
+            self.ticks.append(time.perf_counter())
+
+    X = da.ones((2 * blocks, 2), chunks=(2, 2))
+    y = da.arange(2 * blocks, chunks=2) % 2
+    clock = Clock()
+    clf = SGDClassifier(
+        loss="log_loss", max_iter=2, tol=None, random_state=0, shuffle=False, strategy=strategy, callbacks=[clock]
+    )  # fmt: skip
+    loop_before, start, cpu = loop_cpu(cluster), time.perf_counter(), time.thread_time()
+    clf.fit(X, y)
+    fit, driver = time.perf_counter() - start, time.thread_time() - cpu
+    ticks = clock.ticks
+    return {
+        "fit": fit,
+        "setup": ticks[0] - start,
+        "epochs": [b - a for a, b in zip(ticks[:-1], ticks[1:], strict=True)],
+        "rounds": int(clf.history_.groupby("epoch").size().median()),
+        "driver_cpu": driver,
+        "loop_cpu": loop_cpu(cluster) - loop_before,
+    }
+
+
+def loop_cpu(cluster: LocalCluster) -> float:
+    """CPU seconds so far of the thread in which the scheduler lives, and with it all workers' event loops."""
+
+    async def here() -> float:
+        return time.thread_time()
+
+    return asyncio.run_coroutine_threadsafe(here(), cluster.loop.asyncio_loop).result()

@@ -1,0 +1,58 @@
+"""Several blocks in one task, one after another: where there are many, the scheduler's work for each is the larger."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dask._task_spec import GraphNode, Task
+from dask.typing import Key
+
+from daskdml.data._graph import repeats, split
+
+
+class Group:
+    """Runs a part of a graph, depth first; returns its outputs merged.
+
+    Opaque, so that Dask takes no key in it for a dependency.
+    """
+
+    def __init__(self, nodes: Mapping[Key, GraphNode], outputs: Sequence[Key], merge: Callable[[list[Any]], Any]):
+        self.nodes = dict(nodes)
+        self.outputs = tuple(outputs)
+        self.merge = merge
+
+    def __call__(self) -> Any:
+        """Run it; a value is dropped after its last use, so one block exists at a time."""
+        uses = Counter(self.outputs)
+        for node in self.nodes.values():
+            uses.update(node.dependencies)
+        values: dict[Key, Any] = {}
+        for key, node in self.nodes.items():
+            values[key] = node(values)
+            for dependency in node.dependencies:
+                uses[dependency] -= 1
+                if not uses[dependency]:
+                    del values[dependency]
+        return self.merge([values[key] for key in self.outputs])
+
+
+def grouped(
+    graph: dict[Key, GraphNode], results: list[Key], size: int, merge: Callable[[list[Any]], Any] | None, name: str
+) -> tuple[list[Key], dict[Key, GraphNode]]:
+    """Up to ``size`` neighbouring results made and merged by one task, where each needs nothing of another group.
+
+    Left as they are: results that are not merged, of chunks that exist already, and of blocks that share work.
+    """
+    groups = [results[i : i + size] for i in range(0, len(results), max(size, 1))]
+    if merge is None or size < 2 or repeats(graph, groups, set()):
+        return results, graph
+    tasks: dict[Key, GraphNode] = {}
+    for index, group in enumerate(groups):
+        order, given = split(graph, group, set())
+        if given:
+            return results, graph
+        key: Key = (f"{name}-group", index)
+        tasks[key] = Task(key, Group({k: graph[k] for k in order}, group, merge))
+    return list(tasks), tasks

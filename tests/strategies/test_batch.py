@@ -1,0 +1,45 @@
+"""What a fit sends to the scheduler: messages cost it more than tasks do."""
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from daskdml import BSP, Averaging
+from daskdml.linear_model import SGDRegressor
+
+
+@pytest.mark.parametrize("persisted", [False, True], ids=["made in tasks", "persisted"])
+@pytest.mark.parametrize("strategy", [BSP(n_replicas=3, rounds_per_epoch=20), Averaging(n_replicas=3)], ids=repr)
+def test_tasks_are_sent_together(client, monkeypatch, strategy, persisted):
+    X = da.from_array(np.random.default_rng(0).standard_normal((60, 3)), chunks=(10, 3)).map_blocks(np.negative)
+    X = client.persist(X) if persisted else X
+    sent = []
+    send = client._send_to_scheduler
+
+    def watched(message):
+        sent.append(message["op"])
+        send(message)
+
+    monkeypatch.setattr(client, "_send_to_scheduler", watched)
+    SGDRegressor(max_iter=4, tol=None, random_state=0, strategy=strategy).fit(X, X[:, 0])
+    rounds = 20 if isinstance(strategy, BSP) else 1
+    # One for what all tasks need, then one an epoch. Where blocks come from the scheduler, one a round, and one more
+    # for replicas whose blocks come in several windows.
+    assert sent.count("update-graph") <= 1 + 4 * (2 * rounds if persisted else 1)
+
+
+def test_more_rounds_than_are_sent_at_once_give_the_same_bits(client, monkeypatch):
+    X = np.random.default_rng(0).standard_normal((90, 3))
+    lazy = da.from_array(X, chunks=(10, 3)).map_blocks(np.negative)
+
+    def coef():
+        model = SGDRegressor(max_iter=3, tol=None, random_state=0, strategy=BSP(n_replicas=2, rounds_per_epoch=9))
+        model.fit(lazy, lazy[:, 0])
+        assert model.history_["round"].tolist() == list(range(1, 28))
+        return model.coef_
+
+    together = coef()
+    monkeypatch.setattr("daskdml.strategies._dask._ROUNDS", 2)
+    np.testing.assert_array_equal(coef(), together)
+    monkeypatch.setattr("daskdml.strategies._dask._SMALL_BYTES", 0)
+    np.testing.assert_array_equal(coef(), together)
