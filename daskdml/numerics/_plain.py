@@ -15,7 +15,7 @@ from daskdml.numerics._compiled import kernel, part
 from daskdml.numerics._losses import LOG_LOSS, shared_log_loss, value_and_slope
 from daskdml.numerics._rows import row_add, row_dot, row_prefetch, weights_prefetch
 from daskdml.numerics._settings import BINARY, L2
-from daskdml.numerics._sgd import AHEAD, WEIGHTS_AHEAD, learning_rate
+from daskdml.numerics._sgd import AHEAD, MANY_WEIGHTS, WEIGHTS_AHEAD, learning_rate
 from daskdml.numerics._targets import MAX_GRADIENT
 
 # The logarithm of a product of so many factors between 1 and 2 is taken at once.
@@ -44,12 +44,15 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
     for j in range(coef.shape[1]):
         squares += coef[0, j] * coef[0, j]
 
-    n_rows = order.shape[0]
+    n_rows, scattered = order.shape[0], coef.shape[1] >= MANY_WEIGHTS
     for n in range(n_rows):
         i = order[n]
         if n + AHEAD < n_rows:
-            row_prefetch(rows, y, order[n + AHEAD])
-            weights_prefetch(rows, coef, order[n + WEIGHTS_AHEAD])
+            # In their own order the hardware sees rows coming.
+            if order[n + AHEAD] != order[n + AHEAD - 1] + 1:
+                row_prefetch(rows, y, order[n + AHEAD])
+            if scattered:
+                weights_prefetch(rows, coef, order[n + WEIGHTS_AHEAD])
         target, weight = np.float64(y[i]), 1.0
         if binary:
             hit = target > 0.0

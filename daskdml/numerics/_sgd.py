@@ -29,6 +29,8 @@ from daskdml.numerics._targets import independent_gradient, problem_weight, soft
 AHEAD = 6
 # Their weights can be asked for only once the row itself is there, which names them.
 WEIGHTS_AHEAD = 2
+# Fewer than this stay in the caches by themselves; asking for them costs more than it brings.
+MANY_WEIGHTS = 2**22
 
 
 @part
