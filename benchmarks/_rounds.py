@@ -7,6 +7,7 @@ import time
 import warnings
 from typing import Any
 
+import dask
 import dask.array as da
 from distributed import Client, LocalCluster
 from sklearn.exceptions import ConvergenceWarning
@@ -14,31 +15,42 @@ from sklearn.exceptions import ConvergenceWarning
 from benchmarks._measure import median, table
 
 ROUNDS = 32
+AVERAGING, BULK, STALE = "averaging", f"bsp, {ROUNDS} rounds", "ssp"
+# Strategy, workers, blocks.
+QUICK = [(name, 4, blocks) for name in (AVERAGING, BULK, STALE) for blocks in (100, 400)]
+FULL = [
+    *((name, 4, blocks) for name in (AVERAGING, BULK, STALE) for blocks in (100, 1000, 10_000)),
+    *((name, 16, 1000) for name in (AVERAGING, BULK, STALE)),
+    (AVERAGING, 64, 1000),
+    (AVERAGING, 64, 10_000),
+    (BULK, 64, 1000),
+]
 
 
 def strategies() -> dict[str, Any]:
     from daskdml import BSP, SSP, Averaging
 
-    return {"averaging": Averaging(), f"bsp, {ROUNDS} rounds": BSP(rounds_per_epoch=ROUNDS), "ssp": SSP()}
+    return {AVERAGING: Averaging(), BULK: BSP(rounds_per_epoch=ROUNDS), STALE: SSP()}
 
 
 def rounds(full: bool) -> tuple[dict[str, Any], str]:
     warnings.simplefilter("ignore", ConvergenceWarning)
-    sizes = [(4, 100), (4, 1000), (4, 10_000), (64, 100), (64, 1000), (64, 10_000)] if full else [(4, 100), (4, 400)]
+    sizes = FULL if full else QUICK
     figures = []
-    for workers in sorted({w for w, _ in sizes}):
+    for workers in sorted({w for _, w, _ in sizes}):
         with (
+            # All workers' profilers would sample, in the one thread of their loops, a process that has them all.
+            dask.config.set({"distributed.worker.profile.enabled": False}),
             LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0
             ) as cluster,
             Client(cluster) as client,
         ):
             trip = round_trip(client)
-            for blocks in (b for w, b in sizes if w == workers):
-                for name, strategy in strategies().items():
-                    figure = one_fit(client, cluster, strategy, blocks)
-                    figures.append({"workers": workers, "blocks": blocks, "strategy": name, "trip": trip} | figure)
-                    print(f"{workers} workers, {blocks} blocks, {name}: {figure['fit']:.1f} s", flush=True)
+            for name, _, blocks in (size for size in sizes if size[1] == workers):
+                figure = one_fit(client, cluster, strategies()[name], blocks)
+                figures.append({"workers": workers, "blocks": blocks, "strategy": name, "trip": trip} | figure)
+                print(f"{workers} workers, {blocks} blocks, {name}: {figure['fit']:.1f} s", flush=True)
     return {"fits": figures}, table(HEADINGS, [_row(f) for f in figures])
 
 

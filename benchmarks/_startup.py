@@ -30,7 +30,7 @@ SIDES = {
 
 def imports(full: bool) -> tuple[dict[str, Any], str]:
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
-    for _ in range(11 if full else 3):
+    for _ in range(5 if full else 3):
         for side, more in SIDES.items():
             start = time.perf_counter()
             subprocess.run([sys.executable, "-c", f"{DEPENDENCIES}\n{more}"], check=True)
@@ -73,7 +73,7 @@ def compilations(full: bool) -> tuple[dict[str, Any], str]:
     figures: dict[str, Any] = {}
     for case in list(cases())[:: 1 if full else 4]:
         cold, warm = [], []
-        for _ in range(3 if full else 1):
+        for _ in range(2 if full else 1):
             with tempfile.TemporaryDirectory(prefix="daskdml-numba-") as folder:
                 cold.append(_in_fresh_process(case, folder))
                 warm.append(_in_fresh_process(case, folder))

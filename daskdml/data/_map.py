@@ -93,9 +93,15 @@ def _mapped(source: Source, rows: Callable[..., np.ndarray], columns: Sequence[A
     if is_frame(data):
         return _frame(data, rows, columns, name)
     dtype = rows.keywords["dtype"]  # type: ignore[attr-defined]
-    if columns is None:
-        return data.map_blocks(rows, dtype=dtype, drop_axis=1, meta=np.empty(0, dtype), name=None)
-    return data.map_blocks(rows, dtype=dtype, chunks=(data.chunks[0], (len(columns),)), meta=np.empty((0, 0), dtype))
+    width = 1 if columns is None else len(columns)
+    function = partial(_column, rows=rows) if columns is None else rows
+    found = data.map_blocks(function, dtype=dtype, chunks=(data.chunks[0], (width,)), meta=np.empty((0, 0), dtype))
+    return found[:, 0] if columns is None else found
+
+
+def _column(chunk: Any, *, rows: Callable[..., np.ndarray], block_id: tuple[int, ...] = (0,)) -> np.ndarray:
+    """One value a row as a column, which is taken apart again: where an axis is dropped, Dask copies each chunk."""
+    return rows(chunk, block_id=block_id)[:, None]
 
 
 def _rows(

@@ -26,6 +26,8 @@ from daskdml.server._shard import Applied, Push, Shard, View
 _LARGE = 2**22
 # Seconds between tries to reach a second copy that does not answer, until the driver says what has become of it.
 _PAUSE = 0.02
+# Seconds after which a runner with nothing to do looks again, at the least: whatever frees a ticket wakes it at once.
+_RECHECK = 0.01
 # Reports the driver has not fetched; it has been gone for long where there are more.
 _MOST_NEWS = 100_000
 
@@ -258,7 +260,7 @@ class LedgerHost:
             if ticket is not None or now >= end:
                 return Claim(ticket, self._advice)
             due = ledger.due(now)
-            pause = end - now if due is None else min(end - now, due + 0.001)
+            pause = end - now if due is None else min(end - now, max(due, _RECHECK))
             try:
                 async with asyncio.timeout(pause), self._changed:
                     await self._changed.wait()

@@ -428,10 +428,11 @@ class Ledger:
 
     def _repeat(self, runner: int, now: float) -> Ticket | None:
         """A ticket that takes suspiciously long, if it is with one runner only."""
+        limit = self._limit
         late = [
             (ticket.clock, began, other, ticket)
             for other, began, ticket in self._alone(now)
-            if other != runner and now - began >= self._limit and not self._is_done(ticket.id)
+            if other != runner and now - began >= limit and not self._is_done(ticket.id)
         ]
         return min(late, key=lambda suspect: suspect[:3])[-1] if late else None
 
@@ -456,8 +457,9 @@ class Ledger:
 
     def due(self, now: float) -> float | None:
         """Seconds after which a claim answered by None may succeed without any other change; None: never."""
-        times = [began + self._limit for _, began, _ in self._alone(now)]
-        times += [r.late_since + self._patience for r in self._runners.values() if r.late_since is not None]
+        limit, patience = self._limit, self._patience
+        times = [began + limit for _, began, _ in self._alone(now)] if limit < float("inf") else []
+        times += [r.late_since + patience for r in self._runners.values() if r.late_since is not None]
         later = [time - now for time in times if now < time < float("inf")]
         return min(later, default=None)
 
