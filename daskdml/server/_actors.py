@@ -269,11 +269,15 @@ class LedgerHost:
 
     async def done(self, runner: int, ticket: Ticket, report: Any) -> bool:
         """Every shard has a ticket's update; whether this is the first to say so."""
-        first = self._books().done(ticket, runner, time.time())
+        ledger = self._books()
+        before = ledger.minimum
+        first = ledger.done(ticket, runner, time.time())
         if len(self._heard.reports) < _MOST_NEWS:
             self._heard.reports.append((ticket, report))
         self._told.set()
-        await self._wake()
+        # Who waits, waits for the slowest lane; besides that a ticket done can free another one for one helper. Were
+        # all woken each time, the work here would grow with the square of the number of runners.
+        await self._wake(all_of_them=ledger.minimum > before or ledger.over)
         return first
 
     async def news(self, number: int, wait: float) -> News:
@@ -344,6 +348,9 @@ class LedgerHost:
             raise Refused("this ledger has not begun, or has been moved")
         return self._ledger
 
-    async def _wake(self) -> None:
+    async def _wake(self, all_of_them: bool = True) -> None:
         async with self._changed:
-            self._changed.notify_all()
+            if all_of_them:
+                self._changed.notify_all()
+            else:
+                self._changed.notify()
