@@ -36,6 +36,7 @@ __all__ = [
     "embedded",
     "local",
     "retire",
+    "worker_info",
 ]
 
 _lock = threading.Lock()
@@ -301,6 +302,13 @@ os.register_at_fork(after_in_child=_after_fork)
 
 LOST = (CommClosedError, CancelledError, asyncio.CancelledError, FutureCancelledError)
 """What Dask raises where a process or a connection has ended: none of them says which."""
+
+
+def worker_info(client: Any) -> dict[str, dict[str, Any]]:
+    """What the scheduler knows of each worker, by address."""
+    # Not client.scheduler_info(): every other second the client sets what that returns to a description without
+    # workers, now and then between our asking and our reading.
+    return dict(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
 
 
 def connection_lost(client: Client, patience: float = 2.0) -> RuntimeError | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from dask.utils import format_bytes, parse_bytes
 
+from daskdml.cluster import worker_info
 from daskdml.data._block import Block, Schema
 
 # Dask begins to spill at 60 % of the limit and pauses at 80 %: what is planned stays below both.
@@ -176,7 +177,7 @@ def check_merge(lengths: tuple[int, ...] | None, schema: Schema, client: Any) ->
     if client is None:
         limits = [_available()]
     else:
-        limits = [w["memory_limit"] for w in client.scheduler_info(n_workers=-1)["workers"].values()]
+        limits = [w["memory_limit"] for w in worker_info(client).values()]
     limit = min((n for n in limits if n), default=None)
     rows = max(lengths)
     # The pieces and the block they make exist at once.
@@ -254,7 +255,7 @@ def worker_memory(client: Any) -> WorkerMemory:
 
     Workers that live in one process share its memory: the process's size is divided among them.
     """
-    info = client.scheduler_info(n_workers=-1)["workers"]
+    info = worker_info(client)
     sizes = client.run(_process)
     sharing: dict[tuple[str, int], int] = {}
     for host, pid, _ in sizes.values():

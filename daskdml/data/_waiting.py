@@ -11,7 +11,7 @@ from typing import Any
 from dask.utils import format_bytes
 from distributed import Client, Future, KilledWorker, wait
 
-from daskdml.cluster import connection_lost
+from daskdml.cluster import connection_lost, worker_info
 from daskdml.data._block import Recipe
 from daskdml.data._memory import likely_block_bytes
 
@@ -47,13 +47,13 @@ def trouble(client: Client, patience: float) -> str | None:
     """Why nothing goes on at the moment, or None."""
     if (lost := connection_lost(client, patience=0)) is not None:
         raise lost
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    if not workers:
+    present = worker_info(client).values()
+    if not present:
         return (
             f"the cluster has had no worker for {patience:.0f} s: start workers, or look at their logs for "
             "why they ended (often the memory limit), and fit again"
         )
-    if all(w["status"] == "paused" and not w["metrics"].get("executing") for w in workers):
+    if all(w["status"] == "paused" and not w["metrics"].get("executing") for w in present):
         return (
             f"every worker has been paused by Dask for {patience:.0f} s, its process above 80 % of its memory "
             "limit with nothing running: give workers more memory, or X in smaller blocks"
@@ -100,7 +100,7 @@ def fatal_blocks(client: Client, token: str) -> Counter[int]:
     for _, event in client.get_events(_TOPIC) or ():
         if event["data"] == token:
             begun[event["worker"], event["thread"]] = event["block"]
-    alive = client.scheduler_info(n_workers=-1)["workers"]
+    alive = worker_info(client)
     return Counter(block for (worker, _), block in begun.items() if worker not in alive)
 
 
@@ -112,6 +112,6 @@ def results_of(client: Client, futures: Sequence[Future]) -> list[Any]:
 
 def block_bytes_for(client: Client) -> int | None:
     """About the largest block that the smallest worker has room for, without asking the workers."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    found = [likely_block_bytes(w["memory_limit"], w["nthreads"]) for w in workers if w["memory_limit"]]
+    present = worker_info(client).values()
+    found = [likely_block_bytes(w["memory_limit"], w["nthreads"]) for w in present if w["memory_limit"]]
     return min(found) or None if found else None

@@ -13,6 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import Future as Call
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -39,6 +40,8 @@ _LATER = 600.0
 _LEAVING = 60.0
 # What the future of an actor says when its worker is lost.
 _DEAD = ("error", "cancelled", "lost")
+# Seconds between looks at the cluster while an answer is waited for.
+_LOOK = 0.1
 # Seconds the driver tries to reach a host that the scheduler still takes for alive.
 _PATIENCE = 60.0
 
@@ -242,12 +245,23 @@ class Group:
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
-                return self._remote.call(who(), method, *args)
+                return self._answer(self._remote.start(who(), method, *args))
             except (Unreachable, Refused) as error:
                 if time.monotonic() > deadline:
                     raise Lost(f"{method}: {error}") from error
                 self._mend()
                 time.sleep(0.01)
+
+    def _answer(self, call: Call[Any]) -> Any:
+        """What a call gives. Meanwhile the cluster is looked after: a host can be waiting for that itself."""
+        while True:
+            try:
+                return call.result(_LOOK)
+            except TimeoutError:
+                if call.done():
+                    raise
+                # A primary whose second copy is lost answers nobody before it is told to go on without.
+                self._mend()
 
     # -- membership -------------------------------------------------------------------------------------
 

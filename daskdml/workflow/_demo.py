@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from daskdml.cluster import worker_info
 from daskdml.io import InputError
 from daskdml.workflow._errors import RunError
 from daskdml.workflow._planted import Planted, Written, file_rows, write_file
@@ -143,7 +144,7 @@ def _check_disk(folder: str, total: float) -> None:
 
 
 def _worker_ids(client: Any) -> list[str]:
-    return [str(w["id"]) + a for a, w in client.scheduler_info(n_workers=-1)["workers"].items()]
+    return [str(w["id"]) + a for a, w in worker_info(client).items()]
 
 
 def _write(client: Any, planted: Planted, folder: str, total: float) -> list[Written]:

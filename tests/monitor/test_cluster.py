@@ -10,7 +10,8 @@ import pytest
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, worker_client
 
-from daskdml.cluster import close_embedded, current_client, embedded, local
+from daskdml.cluster import close_embedded, current_client, embedded, local, worker_info
+from daskdml.data import worker_memory
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def run(code):
 
 def test_embedded_is_started_once_with_a_worker_for_each_core(own_embedded):
     assert embedded() is own_embedded
-    workers = own_embedded.scheduler_info(n_workers=-1)["workers"].values()
+    workers = worker_info(own_embedded).values()
     assert len(workers) == CPU_COUNT
     assert {worker["nthreads"] for worker in workers} == {1}
     assert own_embedded.submit(os.getpid).result() == os.getpid()
@@ -187,7 +188,7 @@ def test_a_forked_process_leaves_its_parents_alone_and_may_start_its_own():
 def test_local_owns_its_cluster():
     with local(n_workers=1, memory_limit="500MB", dashboard_address="127.0.0.1:0") as client:
         assert current_client() is client
-        (worker,) = client.scheduler_info(n_workers=-1)["workers"].values()
+        (worker,) = worker_info(client).values()
         assert (worker["memory_limit"], worker["nthreads"]) == (500_000_000, 1)
         pid = client.submit(os.getpid).result()
         assert pid != os.getpid()
@@ -199,3 +200,11 @@ def test_local_owns_its_cluster():
 def test_local_refuses_no_workers():
     with pytest.raises(ValueError, match="n_workers must be at least 1, got 0"):
         local(n_workers=0)
+
+
+def test_workers_are_known_also_while_the_client_forgets_them(own_embedded, monkeypatch):
+    # The client's own look at the scheduler, every other second, brings a description without workers.
+    monkeypatch.setattr(type(own_embedded), "scheduler_info", lambda self, **options: {"workers": {}})
+    assert set(worker_info(own_embedded)) == set(own_embedded.nthreads())
+    memory = worker_memory(own_embedded)
+    assert set(memory.limits) == set(memory.threads) == set(own_embedded.nthreads())

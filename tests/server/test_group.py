@@ -88,6 +88,21 @@ def test_no_acknowledged_update_is_lost_and_none_counts_twice(start):
     until(lambda: group.tend() and None not in group.directory.backups)
 
 
+def test_an_answer_does_not_wait_for_what_only_the_driver_can_mend(start):
+    client, group = start()
+    primary, backup = group.directory.primaries[0], group.directory.backups[0]
+    push(group, 0)
+    kill(client, backup.address)
+    # Until it is told to go on without a second copy, the primary keeps this update, and whoever asks, waiting.
+    pushed = Remote(client).start(primary, "push", Push(0, 0, Ticket(1, 1, 0), ONES))
+    time.sleep(0.1)
+    began = time.monotonic()
+    assert (group.snapshot()[0]["values"]["w"] >= 1).all()
+    assert time.monotonic() - began < 10, "a call's own time-out is 30 s"
+    assert pushed.result(10).status == "applied"
+    assert group.directory.backups[0] != backup
+
+
 def test_a_backup_knows_who_brought_a_duplicate(start):
     client, group = start()
     for runner in (0, 1):
