@@ -150,8 +150,8 @@ class Fit:
     backups : {1, 0}
         Second copies of shards.
     wakes_all : bool
-        Whether all who wait at the ledger look again whenever something was done, as they do; or those only that may go
-        on.
+        Whether all who wait at the ledger look again whenever something was done; by default one does, and all once the
+        slowest lane has moved, as in daskdml.
     """
 
     strategy: str
@@ -169,7 +169,7 @@ class Fit:
     seen: int = 4
     shards: int | None = None
     backups: int = 1
-    wakes_all: bool = True
+    wakes_all: bool = False
     seed: int = 0
 
     @property

@@ -158,11 +158,11 @@ class Ledger:
         yield from self._cluster.message(self.node, source)
 
     def done(self, source: Node, clock: int) -> Process:
-        """Whoever waits looks again whenever something was done, and most find nothing yet."""
+        """One who waits looks again whenever something was done, and most find nothing yet."""
         yield from self._cluster.message(source, self.node)
         self.clock.tick(clock)
         done = self._costs.done + self._fit.replicas * self._costs.done_lane
-        again = self.waiting * self._refusal if self._fit.wakes_all else 0.0
+        again = (self.waiting if self._fit.wakes_all else min(self.waiting, 1)) * self._refusal
         yield from self._work(done + again)
         self.clock.tell()
         yield from self._cluster.message(self.node, source)
