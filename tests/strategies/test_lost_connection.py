@@ -5,15 +5,19 @@ from types import SimpleNamespace
 import pytest
 from distributed.client import CancelledFuturesGroup, FuturesCancelledError
 
-from daskdml.strategies import DaskRunner
+from daskdml.strategies import DaskRunner, _dask
+
+
+@pytest.fixture(autouse=True)
+def no_fatal_block(monkeypatch):
+    monkeypatch.setattr(_dask, "give_up_on_fatal_blocks", lambda *_: None)
 
 
 def runner(status):
     """A runner whose every epoch is lost, with a client of this status."""
     one = object.__new__(DaskRunner)
     one.client = SimpleNamespace(status=status, scheduler=SimpleNamespace(address="tcp://there:8786"))
-    one.attempts = []
-    one._fatal = lambda: (None, 0)
+    one.attempts, one.data, one.plan = [], None, None
 
     def lost(*_):
         one.attempts.append(1)
