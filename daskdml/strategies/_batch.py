@@ -23,26 +23,32 @@ class Batch:
 
     def __init__(self, client: Client):
         self._client = client
-        # By worker: where a task should run is said of a layer of a graph.
-        self._layers: dict[str | None, dict[str, Task]] = {}
+        # By worker and urgency: where and how soon a task should run is said of a layer of a graph.
+        self._layers: dict[tuple[str | None, bool], dict[str, Task]] = {}
         self._inputs: list[Future] = []
 
-    def add(self, key: str, function: Callable[..., Any], *args: Any, worker: str | None = None) -> TaskRef:
-        """Plan a task, best run on ``worker``."""
+    def add(
+        self, key: str, function: Callable[..., Any], *args: Any, worker: str | None = None, urgent: bool = False
+    ) -> TaskRef:
+        """Plan a task, best run on ``worker``; an ``urgent`` one goes before all others that are ready."""
         self._inputs += [a for a in args if isinstance(a, Future)]
         refs = (TaskRef(a.key) if isinstance(a, Future) else a for a in args)
-        self._layers.setdefault(worker, {})[key] = Task(key, function, *refs)
+        self._layers.setdefault((worker, urgent), {})[key] = Task(key, function, *refs)
         return TaskRef(key)
 
     def submit(self, wanted: list[TaskRef]) -> list[Future]:
         """Send them all; returns the futures of those that are ``wanted``, on which all others have to depend."""
+        names = {place: f"layer-{n}" for n, place in enumerate(self._layers)}
         graph = HighLevelGraph(
             {
-                f"on-{worker}": MaterializedLayer(
-                    tasks, annotations={"workers": [worker], "allow_other_workers": True} if worker else None
-                )
-                for worker, tasks in self._layers.items()
+                names[place]: MaterializedLayer(tasks, annotations=_annotations(*place))
+                for place, tasks in self._layers.items()
             },
-            {f"on-{worker}": set() for worker in self._layers},
+            {name: set() for name in names.values()},
         )
         return self._client.get(graph, [ref.key for ref in wanted], sync=False)
+
+
+def _annotations(worker: str | None, urgent: bool) -> dict[str, Any] | None:
+    where = {"workers": [worker], "allow_other_workers": True} if worker else {}
+    return where | ({"priority": 1} if urgent else {}) or None

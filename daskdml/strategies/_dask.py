@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any
@@ -155,18 +155,28 @@ class DaskRunner:
             if not self.data.self_contained:
                 # Blocks that come from the scheduler arrive for one round at a time.
                 self._gather_ready(now)
+                if (stopped := self._tell(zip(ends[at:], reports[at:], strict=False), on_round)) is not None:
+                    return stopped, True
         del before
-        for end, report in zip(ends, reports, strict=False):
-            try:
-                on_round(self._gather(report), partial(self._gather, end))
-            except StopTraining:
-                return self._gather(end), True
+        if self.data.self_contained:
+            # The last round has no report: what was agreed on in it comes whole.
+            if (stopped := self._tell(zip(ends, reports, strict=False), on_round)) is not None:
+                return stopped, True
         agreed = self._gather(ends[-1])
         try:
             on_round(agreed.report, lambda: agreed)
         except StopTraining:
             return agreed, True
         return agreed, False
+
+    def _tell(self, rounds: Iterable[tuple[Future, Future]], on_round: OnRound) -> Agreed | None:
+        """Tell of rounds, given by what was agreed on and the report; returns what a listener stopped the fit with."""
+        for end, report in rounds:
+            try:
+                on_round(self._gather(report), partial(self._gather, end))
+            except StopTraining:
+                return self._gather(end)
+        return None
 
     @property
     def _rounds_at_once(self) -> int:
@@ -251,7 +261,9 @@ class DaskRunner:
     ) -> TaskRef:
         self._count += 1
         worker = None if home is None else self._homes.get(home)
-        return batch.add(f"daskdml-{what}-{self._names}-{self._count}", function, *args, worker=worker)
+        # Listeners are to hear of a round before the next ones, which are at the scheduler already, are done.
+        name = f"daskdml-{what}-{self._names}-{self._count}"
+        return batch.add(name, function, *args, worker=worker, urgent=what == "report")
 
     def _assign(self, work: Work, active: np.ndarray) -> _tasks.Assignment:
         recipes = {block: self.data.recipes[block] for block in work.blocks}

@@ -1,11 +1,16 @@
 """What a fit sends to the scheduler: messages cost it more than tasks do."""
 
+import time
+
 import dask.array as da
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 
 from daskdml import BSP, Averaging
 from daskdml.linear_model import SGDRegressor
+from daskdml.monitor import Callback
+from daskdml.strategies._batch import Batch
 
 
 @pytest.mark.parametrize("persisted", [False, True], ids=["made in tasks", "persisted"])
@@ -43,3 +48,51 @@ def test_more_rounds_than_are_sent_at_once_give_the_same_bits(client, monkeypatc
     np.testing.assert_array_equal(coef(), together)
     monkeypatch.setattr("daskdml.strategies._dask._SMALL_BYTES", 0)
     np.testing.assert_array_equal(coef(), together)
+
+
+def slow(number, before):
+    time.sleep(0.1)
+    return number
+
+
+def test_what_is_urgent_does_not_wait_for_all_that_was_sent_with_it():
+    ran = []
+
+    def report(number):
+        ran.append(number)
+
+    with LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        with Client(cluster, set_as_default=False) as client:
+            batch, before, reports = Batch(client), None, []
+            for number in range(6):
+                before = batch.add(f"slow-{number}", slow, number, before)
+                reports.append(batch.add(f"report-{number}", report, before, urgent=True))
+            last, *told = batch.submit([before, *reports])
+            told[0].result()
+            assert last.status == "pending" and len(ran) < 5
+            last.result()
+
+
+class Clock(Callback):
+    def __init__(self):
+        self.times = []
+
+    def on_round_end(self, event):
+        self.times.append(time.monotonic())
+
+
+def sleepy(block):
+    time.sleep(0.05)
+    return block
+
+
+@pytest.mark.parametrize("persisted", [False, True], ids=["made in tasks", "persisted"])
+def test_listeners_hear_of_a_round_before_the_next_are_done(client, persisted):
+    X = da.from_array(np.random.default_rng(0).standard_normal((60, 3)), chunks=(6, 3))
+    X = client.persist(X) if persisted else X.map_blocks(sleepy)
+    clock = Clock()
+    strategy = BSP(n_replicas=1, rounds_per_epoch=10)
+    SGDRegressor(max_iter=1, tol=None, random_state=0, strategy=strategy, callbacks=[clock]).fit(X, X[:, 0])
+    gaps = np.diff(clock.times)
+    assert len(gaps) == 9
+    assert (gaps > 1e-3).sum() >= 5, "each round takes some milliseconds, and was told of when it was over"
