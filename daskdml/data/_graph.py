@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dask
@@ -198,3 +199,17 @@ def _owners(graph: dict[Key, GraphNode], blocks: Sequence[Sequence[Key]]) -> dic
 def _n_sources(graph: dict[Key, GraphNode], key: Key) -> int:
     order, given = split(graph, [key], set())
     return len(given) + sum(1 for k in order if not graph[k].dependencies)
+
+
+def run(nodes: Mapping[Key, GraphNode], values: dict[Key, Any], outputs: Sequence[Key | None]) -> list[Any]:
+    """Run nodes that are in order, from the ``values`` given; each is dropped after its last use. None gives None."""
+    uses = Counter(key for key in outputs if key is not None)
+    for node in nodes.values():
+        uses.update(node.dependencies)
+    for key, node in nodes.items():
+        values[key] = node(values)
+        for dependency in node.dependencies:
+            uses[dependency] -= 1
+            if not uses[dependency]:
+                del values[dependency]
+    return [None if key is None else values[key] for key in outputs]

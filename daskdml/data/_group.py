@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dask._task_spec import GraphNode, Task
 from dask.typing import Key
 
-from daskdml.data._graph import repeats, split
+from daskdml.data._graph import repeats, run, split
 
 
 class Group:
@@ -24,18 +23,8 @@ class Group:
         self.merge = merge
 
     def __call__(self) -> Any:
-        """Run it; a value is dropped after its last use, so one block exists at a time."""
-        uses = Counter(self.outputs)
-        for node in self.nodes.values():
-            uses.update(node.dependencies)
-        values: dict[Key, Any] = {}
-        for key, node in self.nodes.items():
-            values[key] = node(values)
-            for dependency in node.dependencies:
-                uses[dependency] -= 1
-                if not uses[dependency]:
-                    del values[dependency]
-        return self.merge([values[key] for key in self.outputs])
+        """Run it, one block at a time."""
+        return self.merge(run(self.nodes, {}, self.outputs))
 
 
 def grouped(

@@ -13,6 +13,7 @@ from dask.typing import Key
 from daskdml.data._block import Block, Schema, Target
 from daskdml.data._checks import check_finite, check_length, place, target_values, weight_values
 from daskdml.data._decode import column, matrix
+from daskdml.data._graph import run
 
 
 @dataclass(frozen=True)
@@ -117,18 +118,7 @@ class BlockRecipe:
 
     def _raw(self, inputs: Sequence[Any]) -> list[Any]:
         """Run the graph, dropping each intermediate value after its last use."""
-        values: dict[Key, Any] = dict(zip(self._given, inputs, strict=True))
-        uses: dict[Key, int] = {k: 1 for k in self._outputs if k is not None}
-        for node in self._graph.values():
-            for key in node.dependencies:
-                uses[key] = uses.get(key, 0) + 1
-        for key, node in self._graph.items():
-            values[key] = node(values)
-            for dependency in node.dependencies:
-                uses[dependency] -= 1
-                if not uses[dependency]:
-                    del values[dependency]
-        return [None if k is None else values[k] for k in self._outputs]
+        return run(self._graph, dict(zip(self._given, inputs, strict=True)), self._outputs)
 
     def __dask_tokenize__(self) -> tuple[str, str, int]:
         return ("daskdml-recipe", self.token, self.index)
