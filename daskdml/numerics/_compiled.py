@@ -2,14 +2,44 @@
 
 What a first fit waits for is mostly not LLVM but numba's own work for each function: typing it, and wrapping it for
 Python and for C. Only the kernels themselves are called from compiled code or Python, so only they are wrapped.
+
+A call hands every array over as a dozen numbers through memory, which takes as long as the dot product of a hundred
+features. So the parts of a row's work that every row needs are put in where they stand; the others are left to LLVM,
+which takes a second longer over a kernel with all of them put in.
 """
 
 from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from numba import njit
 
 # A part of kernels, for compiled code only.
 part = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+inner_part = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
 
-# What Python calls; compiled once for each type of rows, and kept on disk.
-kernel = njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+_kernel = njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """What Python calls; compiled once for each type of rows, and kept on disk."""
+    compiled = _kernel(function)
+    # Numba asks only whether the file of the kernel itself has changed. Its parts come from other files: after an
+    # upgrade that touches those alone, the machine code of the old version would go on running.
+    kept = getattr(compiled._cache, "_cache_file", None)
+    if kept is not None:
+        kept._source_stamp = (kept._source_stamp, _sources())
+    return compiled
+
+
+@cache
+def _sources() -> str:
+    """A fingerprint of all that kernels are made of."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -8,9 +8,10 @@ loss couples all the scores of a row, so it is not here but in the kernels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp, log
+from math import log
 
-from daskdml.numerics._compiled import kernel, part
+from daskdml.numerics._compiled import inner_part, kernel
+from daskdml.numerics._exponential import exp_of_negative
 
 HINGE, SQUARED_HINGE, PERCEPTRON, LOG_LOSS, MODIFIED_HUBER = 0, 1, 2, 3, 4
 SQUARED_ERROR, HUBER, EPSILON_INSENSITIVE, SQUARED_EPSILON_INSENSITIVE = 5, 6, 7, 8
@@ -46,7 +47,7 @@ LOSSES = {
 
 # One branch a row is little beside a dot product, and so one compiled kernel serves every loss. Value and
 # derivative come together because they share their exponential.
-@part
+@inner_part
 def value_and_slope(kind, y, p, epsilon):
     """The loss of a row with target ``y`` and score ``p``, and its derivative by ``p``.
 
@@ -56,7 +57,7 @@ def value_and_slope(kind, y, p, epsilon):
     if kind == LOG_LOSS:
         # log(1 + exp(p)) - y p, without overflow in exp for large |p|. log1p would cost as much as the rest of
         # a row's scalar work together, and differs in a value only by 1e-16.
-        e = exp(-abs(p))
+        e = exp_of_negative(-abs(p))
         return max(p, 0.0) - z + log(1.0 + e), (1.0 if p > 0.0 else e) / (1.0 + e) - y
     if kind == HINGE:
         return max(0.0, 1.0 - z), -y if z <= 1.0 else 0.0
@@ -83,10 +84,10 @@ def value_and_slope(kind, y, p, epsilon):
     return excess * excess, 2.0 * excess * sign
 
 
-@part
+@inner_part
 def shared_log_loss(y, p):
     """``log_loss`` in two parts, value + log(factor), and its derivative: many rows can share one logarithm."""
-    e = exp(-abs(p))
+    e = exp_of_negative(-abs(p))
     return max(p, 0.0) - p * y, 1.0 + e, (1.0 if p > 0.0 else e) / (1.0 + e) - y
 
 

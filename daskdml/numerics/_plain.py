@@ -13,7 +13,7 @@ import numpy as np
 
 from daskdml.numerics._compiled import kernel, part
 from daskdml.numerics._losses import LOG_LOSS, shared_log_loss, value_and_slope
-from daskdml.numerics._rows import row_add, row_dot, row_prefetch, weights_prefetch
+from daskdml.numerics._rows import foreseen, row_add, row_dot, row_prefetch, weights_prefetch
 from daskdml.numerics._settings import BINARY, L2
 from daskdml.numerics._sgd import AHEAD, MANY_WEIGHTS, WEIGHTS_AHEAD, learning_rate
 from daskdml.numerics._targets import MAX_GRADIENT
@@ -48,8 +48,7 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
     for n in range(n_rows):
         i = order[n]
         if n + AHEAD < n_rows:
-            # In their own order the hardware sees rows coming.
-            if order[n + AHEAD] != order[n + AHEAD - 1] + 1:
+            if not foreseen(rows, order[n + AHEAD - 1], order[n + AHEAD]):
                 row_prefetch(rows, y, order[n + AHEAD])
             if scattered:
                 weights_prefetch(rows, coef, order[n + WEIGHTS_AHEAD])
@@ -61,7 +60,7 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
             weight *= sample_weight[i]
         eta = learning_rate(settings, t, kept)
         shrink = max(0.0, 1.0 - eta * ridge)
-        penalties += squares
+        penalties += squares * (factor * factor)
         p = factor * np.float64(row_dot(rows, i, coef, 0)) + b
         if logistic:
             value, one_plus, gradient = shared_log_loss(target, p)
@@ -76,13 +75,13 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
             losses += value
         step = -eta * gradient * weight
         factor *= shrink
-        squares *= shrink * shrink
         if factor < tiny:
             _scaled_back(coef, factor)
+            squares *= factor * factor
             factor = 1.0
         if step != 0.0:
             # The division does not wait for the step: it is done while the score is computed.
-            squares = row_add(rows, i, coef, 0, step * (1.0 / factor)) * (factor * factor)
+            squares = row_add(rows, i, coef, 0, step * (1.0 / factor), squares)
         b += step * decay
         t += 1.0
 

@@ -26,7 +26,7 @@ from daskdml.numerics._settings import (
 from daskdml.numerics._targets import independent_gradient, problem_weight, softmax_gradient
 
 # Rows this far ahead are asked for early; further is evicted again before its turn, nearer comes too late.
-AHEAD = 6
+AHEAD = 10
 # Their weights can be asked for only once the row itself is there, which names them.
 WEIGHTS_AHEAD = 2
 # Fewer than this stay in the caches by themselves; asking for them costs more than it brings.
@@ -56,24 +56,37 @@ def _passive_aggressive(needed, settings, rows, i, value, gradient):
 
 
 @part
+def _absolutes(needed, rows, i, w, k):
+    """The sum of the absolute values of the weights row ``i`` touches."""
+    total = 0.0
+    if needed is None:
+        return total
+    for j in range(row_length(rows, i)):
+        column, _ = row_entry(rows, i, j)
+        total += abs(w[k, column])
+    return total
+
+
+@part
 def _truncate(needed, rows, i, w, k, factor, total, applied):
     """Pull the weights row ``i`` touches towards 0 by the l1 penalty they have not had yet.
 
-    Returns the sum of their absolute values before.
+    Returns by how much the sum of their squares changes.
     """
-    absolutes = 0.0
+    change = 0.0
     if needed is None:
-        return absolutes
+        return change
     for j in range(row_length(rows, i)):
         column, _ = row_entry(rows, i, j)
         before = w[k, column]
-        absolutes += abs(before)
         if factor * before > 0.0:
             w[k, column] = max(0.0, before - (total + applied[k, column]) / factor)
         elif factor * before < 0.0:
             w[k, column] = min(0.0, before + (total - applied[k, column]) / factor)
-        applied[k, column] += factor * (w[k, column] - before)
-    return absolutes * factor
+        after = w[k, column]
+        applied[k, column] += factor * (after - before)
+        change += np.float64(after + before) * (after - before)
+    return change
 
 
 @part
@@ -87,8 +100,8 @@ def _average_row(needed, rows, i, average, k, c):
 
 
 @part
-def _fold(coef, average_coef, k, factor, lag):
-    """Write the factor of problem ``k`` back into its weights.
+def _fold(coef, average_coef, k, factor, lag, squares, absolutes):
+    """Write the factor of problem ``k`` back into its weights and their sums.
 
     The mean is kept relative to the stored weights: ``lag`` grows as they shrink, and is paid where they vanish.
     """
@@ -99,6 +112,8 @@ def _fold(coef, average_coef, k, factor, lag):
     for j in range(coef.shape[1]):
         coef[k, j] *= factor[k]
     lag[k] = lag[k] / factor[k] if lag[k] != 0.0 else 0.0
+    squares[k] *= factor[k] * factor[k]
+    absolutes[k] *= factor[k]
     factor[k] = 1.0
 
 
@@ -157,8 +172,8 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
                 totals[0, k] += value
                 totals[1, k] += value
             if settings.penalty != NO_PENALTY and not passive:
-                totals[1, column] += settings.alpha * (
-                    (1.0 - settings.l1_ratio) * 0.5 * squares[k] + settings.l1_ratio * absolutes[k]
+                totals[1, column] += (settings.alpha * factor[k]) * (
+                    (1.0 - settings.l1_ratio) * 0.5 * squares[k] * factor[k] + settings.l1_ratio * absolutes[k]
                 )
             eta = learning_rate(settings, t, eta_kept[k])
             if passive:
@@ -173,12 +188,11 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
                 # A step beyond the minimum of the penalty stops at it: weights become 0, not negative.
                 shrink = max(0.0, 1.0 - (1.0 - settings.l1_ratio) * eta * settings.alpha)
                 factor[k] *= shrink
-                squares[k] *= shrink * shrink
-                absolutes[k] *= shrink
                 if factor[k] < tiny:
-                    _fold(coef, average_coef, k, factor, lag)
+                    _fold(coef, average_coef, k, factor, lag, squares, absolutes)
+            touched = _absolutes(settings.needs.lasso, rows, i, coef, k) if truncating else 0.0
             if step != 0.0:
-                squares[k] = row_add(rows, i, coef, k, step / factor[k]) * factor[k] * factor[k]
+                squares[k] = row_add(rows, i, coef, k, step / factor[k], squares[k])
             if settings.fit_intercept:
                 intercept[k] += step * settings.intercept_decay
             if averaging and settings.average <= t:
@@ -190,11 +204,10 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
                 average_intercept[k] += (intercept[k] - average_intercept[k]) / count
             if truncating:
                 l1_total[k] += settings.l1_ratio * eta * settings.alpha
-                absolute = _truncate(settings.needs.lasso, rows, i, coef, k, factor[k], l1_total[k], l1_applied)
-                if step != 0.0:
-                    absolutes[k] = absolute
+                squares[k] += _truncate(settings.needs.lasso, rows, i, coef, k, factor[k], l1_total[k], l1_applied)
+                absolutes[k] += _absolutes(settings.needs.lasso, rows, i, coef, k) - touched
         t += 1.0
 
     for k in range(n_problems):
-        _fold(coef, average_coef, k, factor, lag)
+        _fold(coef, average_coef, k, factor, lag, squares, absolutes)
     state.clock[0] = t

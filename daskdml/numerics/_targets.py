@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from math import exp, log
+from math import log
 
 from daskdml.numerics._compiled import part
+from daskdml.numerics._exponential import exp_of_negative
 from daskdml.numerics._losses import LOG_LOSS, value_and_slope
 from daskdml.numerics._settings import BINARY, ONE_VERSUS_ALL, REGRESSION
 
@@ -53,7 +54,7 @@ def softmax_gradient(needed, scores, y, gradients):
         top = max(top, scores[k])
     total = 0.0
     for k in range(scores.shape[0]):
-        gradients[k] = exp(scores[k] - top)
+        gradients[k] = exp_of_negative(scores[k] - top)
         total += gradients[k]
     label = int(y)
     for k in range(scores.shape[0]):
