@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,9 @@ class DashboardPlugin(SchedulerPlugin):
                 logger.warning("the scheduler has no %s: %s: %s", what, type(error).__name__, error)
 
     def _begin_pages(self, scheduler: Scheduler) -> None:
+        if "bokeh" not in sys.modules:
+            # No dashboard runs here, and to load bokeh for nothing takes a while.
+            return
         from daskdml.monitor.dashboard._routes import add_pages, bokeh_server
 
         if (server := bokeh_server(scheduler)) is not None:
