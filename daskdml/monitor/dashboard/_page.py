@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from bokeh.document import Document
 
 # Milliseconds between looks at what has changed.
-_EVERY = 1000
+_EVERY = 2000
+# Of the scheduler's time, what bringing an open page up to date may take.
+_SHARE = 0.01
 _NEWEST = "newest"
 _CHOICE = ".bk-input {background-color: var(--daskdml-ground); color: var(--daskdml-ink);}"
 _STATES = {"max_iter": "over, all epochs done", "converged": "over, converged", "stopped": "stopped by a callback"}
@@ -74,18 +77,22 @@ class _Shown:
         self._plots = list(plots)
         self._chosen = chosen
         self._seen: tuple[str | None, int] | None = None
+        self._next = 0.0
         self.fit: Fit | None = None
 
     def refresh(self) -> bool:
         """Bring the plots up to date; whether there was anything new."""
         self.fit = fit = self._store.find(self._chosen())
         seen = (None, 0) if fit is None else (fit.id, fit.version)
-        if seen == self._seen:
+        another = self._seen is None or seen[0] != self._seen[0]
+        began = time.monotonic()
+        if seen == self._seen or (began < self._next and not another):
             return False
         self._seen = seen
         if fit is not None:
             for plot in self._plots:
                 plot.update(fit)
+        self._next = began + (time.monotonic() - began) / _SHARE
         return True
 
 
