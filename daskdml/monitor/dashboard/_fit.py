@@ -99,6 +99,7 @@ class Fit:
         self.counts: Counter[str] = Counter()
         self._marks: dict[str, deque[Mark]] = {}
         self.epoch = 0
+        self._gone: deque[str] = deque(maxlen=_WORKERS)
         self._sums = [0.0] * 4
         self._in_epoch = 0
         self._per_epoch = max(1, int(self.facts.get("rounds_per_epoch") or 1))
@@ -131,6 +132,14 @@ class Fit:
         """What happened, in the order of time."""
         return sorted((mark for of_kind in self._marks.values() for mark in of_kind), key=lambda mark: mark.at)
 
+    def on_worker(self, address: str, joined: bool) -> None:
+        """A worker has a cache no more, whatever late reports of it say; or it may have one again."""
+        if joined and address in self._gone:
+            self._gone.remove(address)
+        elif not joined:
+            self._gone.append(address)
+            self.caches.pop(address, None)
+
     def end(self, state: str, error: str | None = None) -> None:
         """Nothing more will come."""
         self.version += 1
@@ -156,7 +165,8 @@ class Fit:
     def _on_replica(self, at: float, event: ReplicaRound) -> None:
         for shard, nbytes in enumerate(event.shard_bytes):
             self.traffic[shard] += nbytes
-        if event.worker is not None and (event.worker in self.caches or len(self.caches) < _WORKERS):
+        known = event.worker in self.caches or len(self.caches) < _WORKERS
+        if event.worker is not None and event.worker not in self._gone and known:
             self.caches[event.worker] = event.cache_memory_bytes, event.cache_disk_bytes
         if event.reassigned:
             self.mark(at, "reassigned", f"clock {event.round} of replica {event.replica} trained by {event.worker}")

@@ -88,8 +88,7 @@ class FitStore:
             if fit.running:
                 kind = "worker joined" if joined else "worker left"
                 fit.mark(now - self._began[fit.id], kind, address)
-                if not joined:
-                    fit.caches.pop(address, None)
+                fit.on_worker(address, joined)
 
     def on_client_gone(self, client: str) -> None:
         """Nothing more will be heard of a client's fits."""

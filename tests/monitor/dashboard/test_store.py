@@ -149,6 +149,13 @@ def test_workers_that_come_and_go_are_marked_in_fits_that_run():
     (mark,) = store.find("a").marks
     assert (mark.at, mark.kind, mark.what) == (7.0, "worker left", "tcp://10.0.0.0:1")
     assert _views.caches(store.find("a"))["worker"] == [] and not store.find("over").marks
+    # A report that was on its way brings it back no more, but its return does.
+    late = message(replica_round(0, cache_memory_bytes=7), fit="a", at=8.0)
+    store.handle(late, now=1003.0)
+    assert _views.caches(store.find("a"))["worker"] == []
+    store.on_worker("tcp://10.0.0.0:1", joined=True, now=1004.0)
+    store.handle(late, now=1005.0)
+    assert _views.caches(store.find("a"))["worker"] == ["10.0.0.0:1"]
 
 
 def test_another_format_is_refused():
