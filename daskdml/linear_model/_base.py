@@ -25,6 +25,7 @@ from daskdml.linear_model._training import Distributed, Memory, plain_features, 
 from daskdml.models import LinearModel
 from daskdml.monitor import CallbackList, FitInfo, History, ProgressBar, StoppingRule
 from daskdml.monitor._html import fitted_html
+from daskdml.monitor.dashboard import page_listeners
 from daskdml.numerics import ADAPTIVE, LOSSES, PENALTIES, SCHEDULES, Settings, State, settle
 from daskdml.strategies import Agreed, Asynchronous, Checkpoint, FitStart, Holdout, Schedule, Synchronous, as_strategy
 
@@ -182,9 +183,19 @@ class BaseSGD(BaseEstimator):
             raise AttributeError(f"this {type(self).__name__} has no history_: it is not fitted yet")
         return history.to_frame()
 
+    @cached_property
+    def replicas_(self) -> pd.DataFrame:
+        """A row for each replica and round: worker, begin, seconds computing, loading and waiting, rows, bytes."""
+        listener = self.__dict__.pop("_listener", None)
+        if listener is None:
+            raise AttributeError(f"this {type(self).__name__} has no replicas_: it is not fitted yet")
+        return listener.to_replicas()
+
     def __getstate__(self) -> Any:
         if "_history" in self.__dict__:
             self.history_  # noqa: B018 (the table is what is kept)
+        if "_listener" in self.__dict__:
+            self.replicas_  # noqa: B018
         return super().__getstate__()
 
     # -- fitting --------------------------------------------------------------------------------------
@@ -222,7 +233,8 @@ class BaseSGD(BaseEstimator):
             holdout=start.holdout,
         )
         bars = [ProgressBar()] if self.verbose else []
-        listeners = CallbackList([history, *bars, *CallbackList(self.callbacks).callbacks])
+        pages = page_listeners(data.client) if isinstance(data, Distributed) else []
+        listeners = CallbackList([history, *bars, *pages, *CallbackList(self.callbacks).callbacks])
         trained = run(
             data,
             self.strategy,
@@ -237,7 +249,8 @@ class BaseSGD(BaseEstimator):
         if isinstance(data, Distributed):
             data.refuse_weightless(trained.agreed.state)
         self.__dict__.pop("history_", None)
-        self._history = history
+        self.__dict__.pop("replicas_", None)
+        self._history = self._listener = history
         self.n_replicas_ = data.n_replicas
         self.strategy_ = as_strategy(self.strategy)
         self.__dict__.pop("trace_", None)
@@ -282,6 +295,7 @@ class BaseSGD(BaseEstimator):
             rounds_per_epoch=1,
             params=self.get_params(deep=False),
             dashboard=getattr(client, "dashboard_link", None) or None,
+            staleness=getattr(as_strategy(self.strategy), "staleness", 0),
         )
 
     def _adopt(self, trained: Any, data: Memory | Distributed, first: bool) -> None:
