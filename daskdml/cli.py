@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -42,7 +43,8 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
         try:
             if not debug:
                 _be_quiet()
-            command(**options)
+            with _logged(debug, bool(options.get("quiet"))):
+                command(**options)
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
         except KeyboardInterrupt:
@@ -54,6 +56,26 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
             _fail(error, _WRONG_USE if isinstance(error, InputError) else _FAILED, debug)
 
     return run
+
+
+@contextmanager
+def _logged(debug: bool, quiet: bool) -> Iterator[None]:
+    """What daskdml logs, on stderr: warnings; with --debug everything, with --quiet errors alone."""
+    import logging
+
+    class Echo(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            click.echo(f"daskdml: {record.getMessage()}", err=True)
+
+    logger, handler = logging.getLogger("daskdml"), Echo()
+    before = logger.level
+    logger.setLevel(logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _end_on_terminate() -> None:

@@ -221,7 +221,7 @@ class BaseSGD(BaseEstimator):
             ),
             holdout=start.holdout,
         )
-        bars = [ProgressBar()] if self.verbose else []
+        bars = [ProgressBar(detail=self.verbose > 1)] if self.verbose else []
         listeners = CallbackList([history, *bars, *CallbackList(self.callbacks).callbacks])
         trained = run(
             data,
@@ -282,6 +282,7 @@ class BaseSGD(BaseEstimator):
             rounds_per_epoch=1,
             params=self.get_params(deep=False),
             dashboard=getattr(client, "dashboard_link", None) or None,
+            loss_scale=getattr(self, "_loss_scale", 1.0),
         )
 
     def _adopt(self, trained: Any, data: Memory | Distributed, first: bool) -> None:

@@ -65,7 +65,8 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
     shuffle : bool, default True
         Visit blocks, and the rows of each, in a new random order in every epoch.
     verbose : int, default 0
-        Above 0 a progress bar shows epoch, loss and rows/s.
+        1 shows a progress bar with epoch, loss, rows/s and time left; a line now and then where standard error is no
+        terminal. From 2 on there is also a line for each epoch, and for rounds, that tells where the time went.
     epsilon : float, default 0.1
     n_jobs : int or None, default None
         Threads that one replica uses for its one-versus-all problems.

@@ -10,6 +10,7 @@ from typing import Any
 from daskdml.monitor._callback import Callback, StopTraining
 from daskdml.monitor._events import EpochEnd, EpochsEnd, FitEnd, FitInfo, RoundEnd
 from daskdml.monitor._history import History
+from daskdml.monitor._log import FitLog
 
 
 class CallbackList:
@@ -45,6 +46,7 @@ class CallbackList:
 
     def __init__(self, callbacks: Callback | Iterable[Callback] | None = None) -> None:
         self.callbacks = tuple(_checked(callbacks))
+        self._log = FitLog()
         self._begun: list[Callback] = []
         self._epochs = self._rows = 0
         self._started = time.perf_counter()
@@ -55,7 +57,7 @@ class CallbackList:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._begun:
+        if not self._begun and not self._log.begun:
             return
         if error is None:
             self.on_fit_end(self._end("failed", "the fit ended without saying why"))
@@ -71,6 +73,7 @@ class CallbackList:
         """Tell the listeners that a fit begins."""
         self._begun, self._epochs, self._rows = [], 0, 0
         self._started = time.perf_counter()
+        self._log.start(info)
 
         def start(callback: Callback) -> None:
             self._begun.append(callback)
@@ -81,11 +84,13 @@ class CallbackList:
     def on_round_end(self, event: RoundEnd) -> None:
         """Tell the listeners of a round; raises StopTraining where one of them wants the end."""
         self._rows += event.rows
+        self._log.round(event)
         _tell(self.callbacks, lambda callback: callback.on_round_end(event))
 
     def on_epoch_end(self, event: EpochEnd) -> None:
         """Tell the listeners of an epoch; raises StopTraining where one of them wants the end."""
         self._epochs = event.epoch
+        self._log.epoch(event)
         _tell(self.callbacks, lambda callback: callback.on_epoch_end(event))
 
     @property
@@ -97,6 +102,7 @@ class CallbackList:
         """Tell listeners that only keep what they hear of several epochs at once."""
         self._rows += event.rows * len(event.loss)
         self._epochs = event.first + len(event.loss) - 1
+        self._log.epochs(event)
         for callback in self.callbacks:
             assert isinstance(callback, History)
             callback.on_epochs_end(event)
@@ -104,6 +110,7 @@ class CallbackList:
     def on_fit_end(self, event: FitEnd) -> None:
         """Tell each listener that heard the beginning of the end, once; the first failure is raised after all."""
         begun, self._begun = self._begun, []
+        self._log.end(event)
         failures: list[Exception] = []
         for callback in begun:
             try:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 class FitInfo:
     """What is known when a fit starts; None where it is not known (unknown chunk sizes).
 
-    ``epochs_done`` and ``rows_done`` are what was trained before, where a fit is resumed.
+    ``epochs_done`` and ``rows_done`` are what was trained before, where a fit is resumed. Losses and objectives that
+    are told, times ``loss_scale``, are in the units of the target: it is 1 where those were trained on.
     """
 
     estimator: str
@@ -28,6 +29,7 @@ class FitInfo:
     dashboard: str | None = None
     epochs_done: int = 0
     rows_done: int = 0
+    loss_scale: float = 1.0
 
 
 @dataclass(frozen=True)
