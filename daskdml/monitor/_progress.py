@@ -23,8 +23,8 @@ _ROUND_SECONDS = 1.0
 class ProgressBar(Callback):
     """Show rows a second, loss, epoch, staleness and the time that is left while a fit runs.
 
-    In a terminal it is a bar, in a notebook that has ipywidgets a widget. Where neither is (a log file, a pipe), it is a
-    line at the beginning, at the end, and now and then between.
+    In a terminal it is a bar, in a notebook that has ipywidgets a widget. Elsewhere (a log file, a pipe) it is a line at
+    the beginning, at the end, and now and then between.
 
     The bar counts rows where their number is known when the fit starts, epochs otherwise. The time that is left is that
     to ``max_iter``: a fit that converges before is done sooner, and the bar then ends full.
@@ -48,7 +48,7 @@ class ProgressBar(Callback):
     >>> from daskdml.monitor import ProgressBar
     >>> clf = SGDClassifier(max_iter=3, tol=None, random_state=0, callbacks=[ProgressBar(file=sys.stdout)])
     >>> _ = clf.fit([[0.0], [1.0]] * 50, [0, 1] * 50)
-    SGDClassifier: 100 rows of 1 features in 1 block, 1 replica (averaging), at most 3 epochs
+    SGDClassifier: 100 rows of 1 feature in 1 block, 1 replica (averaging), at most 3 epochs
     SGDClassifier: ended after 3 epochs, ...
     """
 

@@ -86,8 +86,9 @@ class Tally:
         rows = "rows not counted yet" if info.n_rows is None else f"{info.n_rows:,} rows"
         after = f", from epoch {info.epochs_done + 1} on" if info.epochs_done else ""
         return (
-            f"{rows} of {info.n_features:,} features in {counted(info.n_blocks, 'block')}, "
-            f"{counted(info.n_replicas, 'replica')} ({info.strategy}), at most {counted(info.max_epochs, 'epoch')}{after}"
+            f"{rows} of {counted(info.n_features, 'feature')} in {counted(info.n_blocks, 'block')}, "
+            f"{counted(info.n_replicas, 'replica')} ({info.strategy}), "
+            f"at most {counted(info.max_epochs, 'epoch')}{after}"
         )
 
     def standing(self, now: float) -> str:

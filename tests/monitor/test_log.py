@@ -51,7 +51,7 @@ def test_a_fit_in_memory_runs_ahead_and_is_logged(caplog):
     caplog.set_level(logging.INFO, "daskdml")
     SGDClassifier(max_iter=3, tol=None, random_state=0).fit([[0.0], [1.0]] * 20, [0, 1] * 20)
     assert [r.getMessage().split(",")[0] for r in caplog.records] == [
-        "SGDClassifier: 40 rows of 1 features in 1 block",
+        "SGDClassifier: 40 rows of 1 feature in 1 block",
         "SGDClassifier: ended after 3 epochs",
     ]
 
