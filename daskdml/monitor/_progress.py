@@ -23,8 +23,8 @@ _ROUND_SECONDS = 1.0
 class ProgressBar(Callback):
     """Show rows a second, loss, epoch, staleness and the time that is left while a fit runs.
 
-    In a terminal it is a bar, in a notebook that has ipywidgets a widget. Elsewhere (a log file, a pipe) it is a line at
-    the beginning, at the end, and now and then between.
+    In a terminal it is a bar, in a notebook that has ipywidgets a widget. Elsewhere (a log file, a pipe) it is a line
+    at the beginning, at the end, and now and then between.
 
     The bar counts rows where their number is known when the fit starts, epochs otherwise. The time that is left is that
     to ``max_iter``: a fit that converges before is done sooner, and the bar then ends full.
