@@ -182,9 +182,19 @@ class BaseSGD(BaseEstimator):
             raise AttributeError(f"this {type(self).__name__} has no history_: it is not fitted yet")
         return history.to_frame()
 
+    @cached_property
+    def replicas_(self) -> pd.DataFrame:
+        """A row for each replica and round: worker, begin, seconds computing, loading and waiting, rows, bytes."""
+        listener = self.__dict__.pop("_listener", None)
+        if listener is None:
+            raise AttributeError(f"this {type(self).__name__} has no replicas_: it is not fitted yet")
+        return listener.to_replicas()
+
     def __getstate__(self) -> Any:
         if "_history" in self.__dict__:
             self.history_  # noqa: B018 (the table is what is kept)
+        if "_listener" in self.__dict__:
+            self.replicas_  # noqa: B018
         return super().__getstate__()
 
     # -- fitting --------------------------------------------------------------------------------------
@@ -237,7 +247,8 @@ class BaseSGD(BaseEstimator):
         if isinstance(data, Distributed):
             data.refuse_weightless(trained.agreed.state)
         self.__dict__.pop("history_", None)
-        self._history = history
+        self.__dict__.pop("replicas_", None)
+        self._history = self._listener = history
         self.n_replicas_ = data.n_replicas
         self.strategy_ = as_strategy(self.strategy)
         self.__dict__.pop("trace_", None)

@@ -117,6 +117,8 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         Where X has names.
     history_ : DataFrame
         A row a round: loss, rows, seconds computing, loading and waiting, bytes.
+    replicas_ : DataFrame
+        A row for each replica and round, the last 100,000: :class:`daskdml.monitor.ReplicaRound`.
     n_replicas_ : int
     strategy_ : strategy object
 

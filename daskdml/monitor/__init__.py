@@ -2,9 +2,19 @@
 
 from daskdml.monitor._callback import Callback, StopTraining
 from daskdml.monitor._dispatch import CallbackList
-from daskdml.monitor._events import EpochEnd, EpochsEnd, FitEnd, FitInfo, RoundEnd
+from daskdml.monitor._events import (
+    EpochEnd,
+    EpochsEnd,
+    FitEnd,
+    FitInfo,
+    Recovery,
+    ReplicaRound,
+    RoundEnd,
+    ServerStart,
+)
 from daskdml.monitor._history import History
 from daskdml.monitor._progress import ProgressBar
+from daskdml.monitor._replicas import ReplicaTable
 from daskdml.monitor._stopping import StopDecision, StoppingRule
 
 __all__ = [
@@ -16,7 +26,11 @@ __all__ = [
     "FitInfo",
     "History",
     "ProgressBar",
+    "Recovery",
+    "ReplicaRound",
+    "ReplicaTable",
     "RoundEnd",
+    "ServerStart",
     "StopDecision",
     "StopTraining",
     "StoppingRule",

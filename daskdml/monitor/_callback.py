@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daskdml.monitor._events import EpochEnd, FitEnd, FitInfo, RoundEnd
+from daskdml.monitor._events import EpochEnd, FitEnd, FitInfo, Recovery, ReplicaRound, RoundEnd, ServerStart
 
 
 class StopTraining(Exception):
@@ -17,6 +17,12 @@ class Callback:
     """
 
     def on_fit_start(self, info: FitInfo) -> None: ...
+
+    def on_server_start(self, event: ServerStart) -> None: ...
+
+    def on_replica_round(self, event: ReplicaRound) -> None: ...
+
+    def on_recovery(self, event: Recovery) -> None: ...
 
     def on_round_end(self, event: RoundEnd) -> None: ...
 

@@ -8,7 +8,16 @@ from types import TracebackType
 from typing import Any
 
 from daskdml.monitor._callback import Callback, StopTraining
-from daskdml.monitor._events import EpochEnd, EpochsEnd, FitEnd, FitInfo, RoundEnd
+from daskdml.monitor._events import (
+    EpochEnd,
+    EpochsEnd,
+    FitEnd,
+    FitInfo,
+    Recovery,
+    ReplicaRound,
+    RoundEnd,
+    ServerStart,
+)
 from daskdml.monitor._history import History
 from daskdml.monitor._log import FitLog
 
@@ -47,6 +56,9 @@ class CallbackList:
     def __init__(self, callbacks: Callback | Iterable[Callback] | None = None) -> None:
         self.callbacks = tuple(_checked(callbacks))
         self._log = FitLog()
+        # There are many such events: who does not care is not called.
+        nothing = Callback.on_replica_round
+        self._of_replicas = [c for c in self.callbacks if type(c).on_replica_round is not nothing]
         self._begun: list[Callback] = []
         self._epochs = self._rows = 0
         self._started = time.perf_counter()
@@ -80,6 +92,19 @@ class CallbackList:
             callback.on_fit_start(info)
 
         _tell(self.callbacks, start)
+
+    def on_server_start(self, event: ServerStart) -> None:
+        """Tell the listeners of the parameter server; raises StopTraining where one of them wants the end."""
+        _tell(self.callbacks, lambda callback: callback.on_server_start(event))
+
+    def on_replica_round(self, event: ReplicaRound) -> None:
+        """Tell the listeners of a replica's part of a round; raises StopTraining where one of them wants the end."""
+        _tell(self._of_replicas, lambda callback: callback.on_replica_round(event))
+
+    def on_recovery(self, event: Recovery) -> None:
+        """Tell the listeners that something was replaced; raises StopTraining where one of them wants the end."""
+        self._log.recovery(event)
+        _tell(self.callbacks, lambda callback: callback.on_recovery(event))
 
     def on_round_end(self, event: RoundEnd) -> None:
         """Tell the listeners of a round; raises StopTraining where one of them wants the end."""

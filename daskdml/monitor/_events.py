@@ -71,6 +71,67 @@ class RoundEnd:
     recoveries: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaRound:
+    """What one replica did in one round: its tasks in it, or with a parameter server its clock.
+
+    ``replica`` counts from 0, ``round`` and ``epoch`` from 1. It comes once for each replica and round, before the
+    round's own :class:`RoundEnd`; with a parameter server as soon as the replica is done, so that those ahead are heard
+    before the round is over. Nothing comes of a part whose report was lost with its worker.
+
+    ``worker`` is the address of the worker that did most of it; None in the process that called ``fit``. ``begin`` is
+    in seconds since the fit began, on the clock of the process that called ``fit``: a worker's clock is trusted where
+    what it says can be true, and moved as little as needed where it cannot. ``seconds`` is from there to the end of
+    training.
+
+    Of them ``compute_seconds`` were spent in the kernels and ``wait_seconds`` waiting for blocks, which took
+    ``load_seconds`` to read or make beside the training. ``gate_seconds`` went in waiting for slower replicas; without
+    a server after ``seconds``, until the last one was done. ``communicate_seconds`` is reading parameters from the
+    server and waiting for updates to leave; without a server the time of the task that makes one of what all bring.
+
+    ``rows`` were visited, ``bytes`` of data read; ``sent_bytes`` and ``received_bytes`` went between the replica's
+    process and the server, ``shard_bytes[k]`` of them to and from shard k. Parameters were at most ``staleness`` clocks
+    behind. ``reassigned`` parts were trained in the place of the replica's own runner. The worker's block cache then
+    held ``cache_memory_bytes`` and ``cache_disk_bytes``.
+    """
+
+    replica: int
+    round: int
+    epoch: int
+    worker: str | None
+    begin: float
+    seconds: float
+    compute_seconds: float
+    load_seconds: float
+    wait_seconds: float
+    gate_seconds: float = 0.0
+    communicate_seconds: float = 0.0
+    rows: int = 0
+    bytes: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    staleness: int = 0
+    reassigned: int = 0
+    cache_memory_bytes: int = 0
+    cache_disk_bytes: int = 0
+    shard_bytes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Something that a worker had held was lost and replaced, ``seconds`` after the fit began; ``what`` says it."""
+
+    seconds: float
+    what: str
+
+
+@dataclass(frozen=True)
+class ServerStart:
+    """A parameter server holds the model: ``shard_bytes[k]`` are the bytes of shard k. Told again after a new start."""
+
+    shard_bytes: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class EpochEnd:
     """One pass over the data. ``validation_score`` is None without early stopping."""

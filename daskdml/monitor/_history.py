@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from daskdml.monitor._callback import Callback
-from daskdml.monitor._events import EpochEnd, EpochsEnd, FitInfo, RoundEnd
+from daskdml.monitor._events import EpochEnd, EpochsEnd, FitInfo, ReplicaRound, RoundEnd
+from daskdml.monitor._replicas import ReplicaTable
 
 COLUMNS: dict[str, str] = {
     "round": "int64",
@@ -68,6 +69,7 @@ class History(Callback):
     def __init__(self, earlier: Mapping[str, Sequence[Any] | np.ndarray] | None = None) -> None:
         self._told: list[dict[str, Any]] = []
         self._together: list[EpochsEnd] = []
+        self._replicas = ReplicaTable()
         self._earlier: list[dict[str, Any]] = []
         if earlier:
             columns = [c.tolist() if isinstance(c, np.ndarray) else c for c in earlier.values()]
@@ -75,6 +77,10 @@ class History(Callback):
 
     def on_fit_start(self, info: FitInfo) -> None:
         self._told, self._earlier, self._together = self._earlier, [], []
+        self._replicas = ReplicaTable()
+
+    def on_replica_round(self, event: ReplicaRound) -> None:
+        self._replicas.add(event)
 
     def on_round_end(self, event: RoundEnd) -> None:
         row = dict(zip(_OF_ROUND, _values(event), strict=True))
@@ -96,9 +102,12 @@ class History(Callback):
     def _rows(self) -> list[dict[str, Any]]:
         # Of small data a line takes as long to write as an epoch to run: that waits until somebody wants to read.
         together, self._together = self._together, []
+        begin = 0.0
         for event in together:
             for e in range(len(event.loss)):
                 self._told.append(_line(event, e))
+                self._replicas.add(_alone(event, e, begin + e * event.seconds))
+            begin += event.seconds * len(event.loss)
         return self._told
 
     def to_frame(self) -> pd.DataFrame:
@@ -119,6 +128,20 @@ class History(Callback):
         columns = self.to_columns()
         return pd.DataFrame({name: pd.Series(columns[name], dtype=kind) for name, kind in COLUMNS.items()})
 
+    def to_replicas(self) -> pd.DataFrame:
+        """One line for each replica and round: who did what, where and when, and what it waited for.
+
+        The last 100,000 lines are kept. Of a fit that was resumed, those of this process.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns are the fields of :class:`ReplicaRound`, ``shard_bytes`` left out.
+        """
+        # Epochs that were told of together are written down first.
+        _ = self._rows
+        return self._replicas.to_frame()
+
     @property
     def n_rounds(self) -> int:
         """Rounds so far."""
@@ -138,6 +161,12 @@ class History(Callback):
         """
         columns = {name: [row[name] for row in self._rows[:rounds]] for name in COLUMNS}
         return {name: v if COLUMNS[name] == "object" else np.array(v, COLUMNS[name]) for name, v in columns.items()}
+
+
+def _alone(event: EpochsEnd, e: int, begin: float) -> ReplicaRound:
+    """The one replica's part of epoch ``e`` of those told of together."""
+    number, seconds = event.first + e, event.seconds
+    return ReplicaRound(0, number, number, None, begin, seconds, seconds, 0.0, 0.0, rows=event.rows, bytes=event.bytes)
 
 
 def _line(event: EpochsEnd, e: int) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
-from daskdml.monitor._events import EpochEnd, EpochsEnd, FitEnd, FitInfo, RoundEnd
-from daskdml.monitor._tally import Tally, counted
+from daskdml.monitor._events import EpochEnd, EpochsEnd, FitEnd, FitInfo, Recovery, RoundEnd
+from daskdml.monitor._tally import Tally
 
 logger = logging.getLogger("daskdml")
 
@@ -38,15 +38,12 @@ class FitLog:
         if self._tally is None:
             return
         self._tally.add(event)
-        if event.recoveries:
-            logger.warning(
-                "round %d of epoch %d: replaced what was lost with a worker, %s; the fit goes on",
-                event.round,
-                event.epoch,
-                counted(event.recoveries, "time"),
-            )
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("%s", self._tally.of_round(event))
+
+    def recovery(self, event: Recovery) -> None:
+        """Something was lost and replaced."""
+        logger.warning("%s (%.1f s after the fit began)", event.what, event.seconds)
 
     def epoch(self, event: EpochEnd) -> None:
         """An epoch is over."""

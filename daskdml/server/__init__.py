@@ -1,6 +1,6 @@
 """The parameter server: shards and their rules, their actors, and what a worker and the driver see of them."""
 
-from daskdml.server._client import Own, Parameters, Reading, ServerLost
+from daskdml.server._client import Own, Parameters, Reading, ServerLost, Traffic
 from daskdml.server._clock import Ticket, VectorClock
 from daskdml.server._compression import Float16, TopK, as_compression, flush, withdraw
 from daskdml.server._ledger import Ledger, Stop
@@ -39,6 +39,7 @@ __all__ = [
     "Ticket",
     "TopK",
     "Trace",
+    "Traffic",
     "TraceError",
     "Unreachable",
     "Update",

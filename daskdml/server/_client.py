@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
@@ -45,6 +45,11 @@ class Traffic:
     sent_bytes: int = 0
     received_bytes: int = 0
     retries: int = 0
+    shards: Counter[int] = field(default_factory=Counter)
+
+    def by_shard(self, n_shards: int) -> tuple[int, ...]:
+        """Bytes to and from each shard."""
+        return tuple(self.shards[shard] for shard in range(n_shards))
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +261,9 @@ class Parameters:
             # Answers may overtake each other: the clock of what is read never goes back.
             if present is None or view.sequence >= present.sequence or view.generation > present.generation:
                 self._views[shard] = view
-            self.traffic.received_bytes += sum(a.nbytes for a in view.values.values())
+            received = sum(a.nbytes for a in view.values.values())
+            self.traffic.received_bytes += received
+            self.traffic.shards[shard] += received
 
     def _forget(self, own: Own) -> None:
         """Drop own updates that every view contains, and that do not count in full any more."""
@@ -326,7 +333,10 @@ class Parameters:
             lambda shard: Push(generation, own.runner, sent.ticket, sent.parts[shard], sent.token),
         )
         with self._lock:
-            self.traffic.sent_bytes += sent.nbytes
+            for shard, part in enumerate(sent.parts):
+                nbytes = sum(update.nbytes for update in part.values())
+                self.traffic.sent_bytes += nbytes
+                self.traffic.shards[shard] += nbytes
         if any(answer.status == "fenced" for answer in answers):
             raise Refused("this runner belongs to an earlier run of the fit")
         with own.lock:

@@ -108,6 +108,8 @@ class AsynchronousFit:
         self.teller = Teller(listeners, self.model)
         self._plans: list[EpochPlan] = []
         self._clocks: dict[int, Clock] = {}
+        # Clocks of lanes that were told of by themselves.
+        self._told: set[tuple[int, int]] = set()
         self._emitted = 0
         self._validation: np.ndarray | None = None
         self._cost = [0, 0.0, 0.0]
@@ -202,6 +204,7 @@ class AsynchronousFit:
         )
         self._fill_in([shard.clock for shard in shards])
         self._group = Group(self.client, backups=strategy.backups)
+        self.teller.on_server([shard.nbytes for shard in shards])
         self._group.start(shards, ledger)
         del shards
         recipes = dict(enumerate(self.data.recipes))
@@ -263,12 +266,12 @@ class AsynchronousFit:
 
     def _abandon(self, loss: Exception) -> None:
         """All copies of a shard are gone: what there is goes on from the last snapshot, as a new generation."""
-        logger.warning("%s; the fit goes back to its last snapshot", loss)
         self._runners.abandon()
         if self._group is not None:
             self._group.close()
             self._group = None
         self._recoveries += 1
+        self.teller.on_recovery(f"{loss}; the fit goes back to its last snapshot")
         self._next_generation()
 
     def _next_generation(self) -> None:
@@ -410,9 +413,20 @@ class AsynchronousFit:
         clock = self._clocks.setdefault(ticket.clock, Clock())
         if clock.parts.get(ticket.id) is None:
             clock.parts[ticket.id] = part
+            self._tell_replica(clock, ticket.clock, ticket.lane)
             self._cost[0] += 1
             self._cost[1] += part.train_seconds
             self._cost[2] += part.sync_seconds
+
+    def _tell_replica(self, clock: Clock, number: int, lane: int, whole: bool = True) -> None:
+        """A replica's clock is over: tell, once, without waiting for the others."""
+        parts = [part for id_, part in sorted(clock.parts.items()) if id_[1] == lane]
+        if (number, lane) in self._told or (whole and len(parts) < self.strategy.splits):
+            return
+        self._told.add((number, lane))
+        if heard := [found for part in parts if part is not None for found in part.report.parts]:
+            epoch = next(plan.epoch for plan in self._plans if plan.first <= number < plan.first + plan.clocks)
+            self.teller.on_clock(epoch, number + 1, heard)
 
     @property
     def _tickets_of_clock(self) -> int:
@@ -430,6 +444,10 @@ class AsynchronousFit:
     def _tell(self, number: int) -> None:
         """A clock is over: tell the listeners, and judge the epoch if it was its last."""
         clock = self._clocks.pop(number, Clock())
+        # Of parts that were lost with their worker nothing will be heard.
+        for lane in range(self.schedule.n_replicas):
+            self._tell_replica(clock, number, lane, whole=False)
+        self._told = {told for told in self._told if told[0] > number}
         nothing = Report(Totals(0, *np.zeros((2, self.model.n_problems))))
         report = nothing + clock.report() + Report(recoveries=self._recoveries)
         self._recoveries = self._runners.replaced = 0
@@ -570,7 +588,13 @@ class AsynchronousFit:
         assert self._group is not None
         changes = self._group.tend()
         self._recoveries += changes.recovered
+        if changes.recovered:
+            lost = ", ".join(sorted(changes.lost)) or "workers that are gone"
+            self.teller.on_recovery(f"parts of the parameter server replaced ({changes.recovered}), lost with {lost}")
         self._runners.tend(changes)
+        news, self._runners.news = self._runners.news, []
+        for what in news:
+            self.teller.on_recovery(what)
 
     # -- the end ----------------------------------------------------------------------------------------
 

@@ -70,6 +70,7 @@ class DaskRunner:
         self._count = 0
         self._homes: dict[int, str] = {}
         self._latest: Any = None
+        self.on_loss: Callable[[str], None] = _nothing
 
     def epoch(
         self,
@@ -101,7 +102,7 @@ class DaskRunner:
                         f"the cluster lost the parameters of this epoch {attempt + 1} times, the limit: see the "
                         "workers' logs for why they ended (often the memory limit), and fit again"
                     ) from error
-                logger.warning("workers were lost with this epoch's parameters; it starts again")
+                self.on_loss("workers were lost with this epoch's parameters; it starts again")
                 self._job_again()
         raise AssertionError("unreachable")
 
@@ -299,3 +300,7 @@ class DaskRunner:
 
     def _wait(self, futures: list[Future], when: str) -> None:
         wait_for(self.client, futures, when, _PATIENCE)
+
+
+def _nothing(what: str) -> None:
+    """Nobody is told."""

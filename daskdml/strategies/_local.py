@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial, reduce
 
 import numpy as np
@@ -20,6 +21,8 @@ class LocalRunner:
         self.strategy = strategy
         self.model = model
         self.blocks = blocks
+        # Of a runner, and never needed here: nothing is lost but with the process.
+        self.on_loss: Callable[[str], None] = _nothing
 
     def epoch(
         self,
@@ -48,6 +51,10 @@ class LocalRunner:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+def _nothing(what: str) -> None:
+    """Nobody is told."""
 
 
 def _same(agreed: Agreed) -> Agreed:

@@ -25,6 +25,7 @@ from daskdml.server import (
     Remote,
     Stop,
     Ticket,
+    Traffic,
     Update,
     as_compression,
     flush,
@@ -32,9 +33,10 @@ from daskdml.server import (
     withdraw,
 )
 from daskdml.strategies._blocks import BlockReader
+from daskdml.strategies._parts import Part
 from daskdml.strategies._plan import Holdout, Piece, Work, cut, mixed_shares, plan_replica, shares
 from daskdml.strategies._ssp import Asynchronous
-from daskdml.strategies._work import Blocks, Report
+from daskdml.strategies._work import Blocks, Report, cached_bytes
 
 # Updates a runner has trained and not yet heard of; more would hide a server that cannot keep up.
 _IN_FLIGHT = 2
@@ -247,6 +249,8 @@ class _Runner:
         self._residual_lock = threading.Lock()
         self.scale = job.strategy.scale_of(job.n_replicas)
         self.reads = 0
+        # Waiting for updates to leave, since the last report.
+        self._put_seconds = 0.0
         # What the ledger gave and has not been told of.
         self._holding: list[Ticket] = []
         self._holding_lock = threading.Lock()
@@ -262,13 +266,13 @@ class _Runner:
         """Claim and train until told to stop."""
         trained = 0
         while True:
-            asked = time.perf_counter()
+            asked, begin = time.perf_counter(), time.time()
             claimed, advice = self._claim()
             while claimed is None:
                 claimed, advice = self._claim()
             if isinstance(claimed, Stop):
                 return trained
-            self._train(claimed, advice, time.perf_counter() - asked)
+            self._train(claimed, advice, time.perf_counter() - asked, begin)
             trained += 1
 
     def _claim(self) -> tuple[Ticket | Stop | None, _Advice]:
@@ -286,7 +290,7 @@ class _Runner:
         plans = {epoch: EpochPlan(epoch, *rest) for epoch, rest in answer.advice.get("plans", {}).items()}
         return answer.ticket, _Advice(plans, answer.advice.get("active"))
 
-    def _train(self, ticket: Ticket, advice: _Advice, gate_seconds: float) -> None:
+    def _train(self, ticket: Ticket, advice: _Advice, gate_seconds: float, begin: float) -> None:
         work = self.plans.work(ticket, advice.plans[ticket.epoch])
         if work.pieces:
             self.reader.ahead(work.pieces[0].block)
@@ -318,9 +322,38 @@ class _Runner:
             reassigned=int(ticket.lane != self.start.lane),
             staleness=(max(ticket.clock - reading.minimum, 0),),
         )
+        report = self._told_apart(ticket, report, begin, gate_seconds + trained - started, synced - started, traffic)
         read = self._read_of(ticket, reading) if self.job.strategy.trace else None
         part = PartReport(report, trained - synced, synced - started, statistics, read)
         self._put(_Push(sent, whole, updates, ticket, part))
+
+    def _told_apart(
+        self, ticket: Ticket, report: Report, begin: float, seconds: float, communicate: float, traffic: Traffic
+    ) -> Report:
+        """The report, which also says that it is this replica's, and where and when it worked."""
+        put_seconds, self._put_seconds = self._put_seconds, 0.0
+        memory, disk = cached_bytes(self.job.blocks)
+        part = Part(
+            ticket.lane,
+            begin - put_seconds,
+            seconds + put_seconds,
+            report.compute_seconds,
+            report.load_seconds,
+            report.wait_seconds,
+            report.gate_seconds,
+            communicate + put_seconds,
+            0 if report.totals is None else report.totals.rows,
+            report.bytes,
+            report.sent_bytes,
+            report.received_bytes,
+            max(report.staleness),
+            report.reassigned,
+            shard_bytes=traffic.by_shard(self.job.partition.n_shards),
+            worker=_worker_address(),
+            cache_memory_bytes=memory,
+            cache_disk_bytes=disk,
+        )
+        return replace(report, parts=(part,))
 
     def _read_of(self, ticket: Ticket, reading: Reading) -> Read:
         self.reads += 1
@@ -364,10 +397,12 @@ class _Runner:
     # -- sending --------------------------------------------------------------------------------------
 
     def _put(self, push: _Push) -> None:
+        begin = time.perf_counter()
         while True:
             self._check()
             try:
                 self._outbox.put(push, timeout=1.0)
+                self._put_seconds = time.perf_counter() - begin
                 return
             except queue.Full:
                 continue

@@ -30,6 +30,8 @@ _REPLACED = 10
 # A runner that ends so has lost what it works with, and another one goes on.
 _UNSERVED = (ServerLost, Refused, Unreachable)
 _GONE = (*LOST, InputsLost)
+# How the end of a runner's task is told.
+_ENDED = {"error": "it lost what it works with", "finished": "it makes room for others"}
 
 
 @dataclass
@@ -62,6 +64,8 @@ class Runners:
         Runners that ended without telling all they had done.
     replaced : int
         How many have been since this was last set to 0.
+    news : list of str
+        What became of runners, since this was last emptied.
     inputs : object or None
         For the runners to fetch what their blocks are made of.
     """
@@ -72,6 +76,7 @@ class Runners:
         self.inputs = None if data.self_contained else data.travelling_inputs(client)
         self.next = self.replaced = 0
         self.lost: set[int] = set()
+        self.news: list[str] = []
         self._token = token
         self._remedy = remedy
         self._running: dict[int, _Running] = {}
@@ -119,6 +124,8 @@ class Runners:
                 self._renew()
             if lost or status != "finished":
                 self.lost.add(number)
+            why = f"its worker {running.address} is lost" if lost else _ENDED.get(str(status), str(status))
+            self.news.append(f"replica {running.lane} begins again: {why}")
             self._replace(number)
         if changes.joined:
             self._balance()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -65,7 +67,9 @@ def combine(job: Job, *partials: Partial) -> Partial:
 
 def agree(job: Job, agreed: Agreed, active: np.ndarray, *partials: Partial) -> Agreed:
     """The end of a round: what is left to combine, and the step."""
-    return job.strategy.agree(job.model, agreed, combine(job, *partials), active)
+    begin = time.perf_counter()
+    found = job.strategy.agree(job.model, agreed, combine(job, *partials), active)
+    return replace(found, report=replace(found.report, agree_seconds=time.perf_counter() - begin))
 
 
 def report_of(agreed: Agreed) -> Report:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from daskdml.models import Model
-from daskdml.monitor import CallbackList, EpochEnd, RoundEnd, StopTraining
+from daskdml.monitor import CallbackList, EpochEnd, Recovery, RoundEnd, ServerStart, StopTraining
+from daskdml.strategies._parts import Part, WorkerClocks, as_event, merged
 from daskdml.strategies._work import Report
 
 # What a teller adds up over rounds.
@@ -45,6 +48,10 @@ class Teller:
         self.first_bytes = float("inf")
         self._bytes = 0
         self.stopped = False
+        # When the fit and the epoch began, by the clock that other processes can be compared with.
+        self.began = self.asked = time.time()
+        self._clocks = WorkerClocks()
+        self._wish: StopTraining | None = None
         self.last: dict[str, np.ndarray] = {}
 
     def begin(self, epoch: int, active: np.ndarray) -> None:
@@ -54,6 +61,45 @@ class Teller:
             self.loss = np.zeros(self.model.n_problems)
             self.objective = np.zeros(self.model.n_problems)
         self.started = self.since = time.perf_counter()
+        self.asked = time.time()
+
+    def on_replicas(self, report: Report) -> None:
+        """What each replica did in the round of which :meth:`on_round` will tell."""
+        lanes: dict[int, list[Part]] = {}
+        for part in self._clocks.moved(report.parts, self.asked):
+            lanes.setdefault(part.replica, []).append(part)
+        parts = [merged(lanes[replica]) for replica in sorted(lanes)]
+        last = max((part.end for part in parts), default=0.0)
+        for part in parts:
+            # Those of one process work one after another, and wait for nobody.
+            gate = 0.0 if part.worker is None else last - part.end
+            together = replace(part, gate_seconds=gate, communicate_seconds=report.agree_seconds)
+            self._on_replica(together, self.epoch, self.round + 1)
+
+    def on_clock(self, epoch: int, number: int, parts: list[Part]) -> None:
+        """What a replica did in a clock, told before the clock is over for all."""
+        self._on_replica(merged(self._clocks.moved(parts, self.began)), epoch, number)
+
+    def on_server(self, shards: Iterable[int]) -> None:
+        """A parameter server holds the model, in shards of so many bytes."""
+        try:
+            self.listeners.on_server_start(ServerStart(tuple(shards)))
+        except StopTraining as wish:
+            self._wish = wish
+
+    def on_recovery(self, what: str) -> None:
+        """Something was lost and replaced."""
+        try:
+            self.listeners.on_recovery(Recovery(time.time() - self.began, what))
+        except StopTraining as wish:
+            self._wish = wish
+
+    def _on_replica(self, part: Part, epoch: int, number: int) -> None:
+        try:
+            self.listeners.on_replica_round(as_event(part, epoch, number, self.began))
+        except StopTraining as wish:
+            # The round is told of first.
+            self._wish = wish
 
     def on_round(self, report: Report) -> None:
         now = time.perf_counter()
@@ -92,6 +138,8 @@ class Teller:
         )
         self.since = now
         self.listeners.on_round_end(event)
+        if self._wish is not None:
+            raise self._wish
 
     def objectives(self) -> np.ndarray:
         """The mean objective of each problem in this epoch."""

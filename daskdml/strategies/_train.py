@@ -31,7 +31,9 @@ MIXED_VISITS = 2**16
 
 
 class Runner(Protocol):
-    """Where a strategy's steps are run."""
+    """Where a strategy's steps are run; ``on_loss`` is to be called with what was lost and begun again."""
+
+    on_loss: Callable[[str], None]
 
     def epoch(
         self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round: OnRound
@@ -93,6 +95,7 @@ def train(
     mixed = False
     teller = Teller(listeners, model)
     keeper = _Keeper(checkpoint, schedule, teller, rounds)
+    runner.on_loss = teller.on_recovery
     agreed = keeper.restored(agreed)
     epoch, last = teller.epochs, teller.epochs if schedule.rule.stopped.all() else schedule.max_epochs
     reason = "converged" if schedule.rule.stopped.all() else "max_iter"
@@ -197,6 +200,7 @@ class _Keeper:
         """Tell of a round, then save what was agreed on in it, if that is due."""
         if self.checkpoint is not None:
             self.checkpoint.tick()
+        self.teller.on_replicas(report)
         self.teller.on_round(report)
         # After its last round an epoch is saved once it has been judged.
         if self.checkpoint is not None and self.checkpoint.due and self.teller.done < self.rounds:

@@ -6,14 +6,15 @@ import operator
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from daskdml.data import Block, CacheSpec, MemoryPlan, stream
+from daskdml.data import Block, CacheSpec, MemoryPlan, cache_usage, stream
 from daskdml.models import Model, Totals
+from daskdml.strategies._parts import Part
 from daskdml.strategies._plan import Piece, Work, part_of
 
 
@@ -21,7 +22,8 @@ from daskdml.strategies._plan import Piece, Work, part_of
 class Report:
     """What one replica, or all together, did in a round. Seconds and bytes add up over replicas.
 
-    From ``gate_seconds`` on with a parameter server only; ``staleness`` lists how many clocks behind each read was.
+    From ``gate_seconds`` to ``staleness`` with a parameter server only; ``staleness`` lists how many clocks behind each
+    read was. ``parts`` tell of each replica by itself.
     """
 
     totals: Totals | None = None
@@ -39,6 +41,9 @@ class Report:
     reassigned: int = 0
     recoveries: int = 0
     staleness: tuple[int, ...] = ()
+    # Of the task that makes one of what all bring.
+    agree_seconds: float = 0.0
+    parts: tuple[Part, ...] = ()
 
     def __add__(self, other: Report) -> Report:
         sums = map(operator.add, _COUNTS(self), _COUNTS(other))
@@ -139,9 +144,10 @@ def train_pieces(model: Model, state: Any, work: Work, active: np.ndarray, block
     def visit(block: Block, piece: Piece) -> None:
         totals.append(model.train(state, block, orders.of(piece, block.n_rows), active))
 
-    report = walk(blocks, work.pieces, visit)
+    begin, report = time.time(), walk(blocks, work.pieces, visit)
     nothing = Totals(0, np.zeros(model.n_problems), np.zeros(model.n_problems)) if not totals else None
-    return Report(nothing or reduce(operator.add, totals), *_COUNTS(report))
+    together = nothing or reduce(operator.add, totals)
+    return _told_apart(work, begin, together.rows, report, together, blocks)
 
 
 def add_pieces(
@@ -149,11 +155,54 @@ def add_pieces(
 ) -> Report:
     """Add the gradient of the rows of ``work`` to ``gradient``."""
     orders = _Orders(work)
+    rows = 0
 
     def visit(block: Block, piece: Piece) -> None:
-        model.add_gradient(state, block, orders.of(piece, block.n_rows), active, gradient)
+        nonlocal rows
+        order = orders.of(piece, block.n_rows)
+        rows += len(order)
+        model.add_gradient(state, block, order, active, gradient)
 
-    return walk(blocks, work.pieces, visit)
+    begin, report = time.time(), walk(blocks, work.pieces, visit)
+    return _told_apart(work, begin, rows, report, None, blocks)
+
+
+def _told_apart(
+    work: Work, begin: float, rows: int, report: Report, totals: Totals | None, blocks: Blocks | InMemory
+) -> Report:
+    """The report of a replica, which also says that it is this replica's, and where and when it worked."""
+    part = Part(
+        work.replica,
+        begin,
+        time.time() - begin,
+        report.compute_seconds,
+        report.load_seconds,
+        report.wait_seconds,
+        rows=rows,
+        bytes=report.bytes,
+    )
+    if isinstance(blocks, Blocks):
+        memory, disk = cached_bytes(blocks)
+        part = replace(part, worker=worker_address(), cache_memory_bytes=memory, cache_disk_bytes=disk)
+    return replace(report, totals=totals, parts=(part,))
+
+
+def cached_bytes(blocks: Blocks) -> tuple[int, int]:
+    """What the block cache of this process holds, in memory and in files."""
+    if blocks.cache is None:
+        return 0, 0
+    usage = cache_usage(blocks.cache.token)
+    return usage["memory_bytes"], usage["disk_bytes"]
+
+
+def worker_address() -> str | None:
+    """The address of the worker this runs in; None outside of one."""
+    from distributed import get_worker
+
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return None
 
 
 def evaluate_pieces(model: Model, state: Any, work: Work, blocks: Blocks | InMemory) -> np.ndarray | None:

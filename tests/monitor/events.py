@@ -1,6 +1,6 @@
 """Events of a made-up fit, for tests of listeners."""
 
-from daskdml.monitor import EpochEnd, FitInfo, RoundEnd
+from daskdml.monitor import EpochEnd, FitInfo, ReplicaRound, RoundEnd
 
 
 def info(**changed):
@@ -13,6 +13,12 @@ def round_end(epoch=1, number=1, **changed):
     seconds = {"seconds": 0.5, "compute_seconds": 0.6, "load_seconds": 0.3, "wait_seconds": 0.1}
     return RoundEnd(**{"epoch": epoch, "round": number, "loss": 0.7, "objective": 0.8, "rows": 50, "bytes": 1200,
                        "blocks_from_recipe": 3} | seconds | changed)  # fmt: skip
+
+
+def replica_round(replica=0, number=1, **changed):
+    seconds = {"seconds": 0.5, "compute_seconds": 0.3, "load_seconds": 0.2, "wait_seconds": 0.1}
+    return ReplicaRound(**{"replica": replica, "round": number, "epoch": 1, "worker": f"tcp://10.0.0.{replica}:1",
+                           "begin": number - 1.0, "rows": 25, "bytes": 600} | seconds | changed)  # fmt: skip
 
 
 def epoch_end(epoch=1, **changed):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from daskdml.monitor import CallbackList, FitEnd
+from daskdml.monitor import CallbackList, FitEnd, Recovery
 from tests.monitor.events import info, play, round_end
 
 
@@ -14,7 +14,8 @@ def logged(caplog, level):
     caplog.set_level(level, "daskdml")
     with CallbackList() as listeners:
         play(listeners)
-        listeners.on_round_end(round_end(3, 5, recoveries=2))
+        listeners.on_recovery(Recovery(1.5, "shard 0 was lost"))
+        listeners.on_round_end(round_end(3, 5, recoveries=1))
         listeners.on_fit_end(FitEnd("max_iter", 2, 250, 2.0))
     return [(record.levelname, record.getMessage()) for record in caplog.records]
 
@@ -25,7 +26,7 @@ def test_beginning_end_and_recovery(caplog):
         "INFO",
         "SGDClassifier: 100 rows of 3 features in 5 blocks, 2 replicas (averaging), at most 4 epochs",
     )
-    assert recovery[0] == "WARNING" and "round 5 of epoch 3" in recovery[1] and "2 times" in recovery[1]
+    assert recovery == ("WARNING", "shard 0 was lost (1.5 s after the fit began)")
     assert last == ("INFO", "SGDClassifier: ended after 2 epochs, 2 s, 125 rows/s; loss 0.7")
 
 
