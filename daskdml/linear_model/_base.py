@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable
 from functools import cache, cached_property
@@ -20,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from daskdml.checkpoint import Cadence
 from daskdml.data import budget_bytes, columns_of, is_in_memory, map_rows, refuse_dataset
 from daskdml.linear_model._identity import identity_of
+from daskdml.linear_model._provenance import provenance_of
 from daskdml.linear_model._split import validation_mask
 from daskdml.linear_model._training import Distributed, Memory, plain_features, run, seed_of
 from daskdml.models import LinearModel
@@ -232,6 +234,7 @@ class BaseSGD(BaseEstimator):
             holdout=start.holdout,
         )
         bars = [ProgressBar(detail=self.verbose > 1)] if self.verbose else []
+        provenance, started = provenance_of(data), time.perf_counter()
         listeners = CallbackList([history, *bars, *CallbackList(self.callbacks).callbacks])
         trained = run(
             data,
@@ -251,6 +254,7 @@ class BaseSGD(BaseEstimator):
         self._history = self._listener = history
         self.n_replicas_ = data.n_replicas
         self.strategy_ = as_strategy(self.strategy)
+        self.provenance_ = provenance | {"seconds": time.perf_counter() - started, "reason": trained.reason}
         self.__dict__.pop("trace_", None)
         if trained.trace is not None:
             self.trace_ = trained.trace

@@ -121,6 +121,10 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         A row for each replica and round, the last 100,000: :class:`daskdml.monitor.ReplicaRound`.
     n_replicas_ : int
     strategy_ : strategy object
+    provenance_ : dict
+        Of the last call: "begun" (seconds since 1970), "seconds", "reason" (why it ended), and dicts "data" (blocks,
+        rows, features, dtype, bytes; None where not known), "cluster" (workers, threads, hosts, memory limit of the
+        smallest worker in bytes) and "versions".
 
     References
     ----------

@@ -72,7 +72,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
     ----------
     coef_ : ndarray of shape (n_features,)
     intercept_ : ndarray of shape (1,)
-    n_iter_, t_, n_features_in_, feature_names_in_, history_, replicas_, n_replicas_, strategy_
+    n_iter_, t_, n_features_in_, feature_names_in_, history_, replicas_, n_replicas_, strategy_, provenance_
         As in :class:`daskdml.linear_model.SGDClassifier`.
 
     Examples

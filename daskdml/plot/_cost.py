@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from daskdml.monitor._axes import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, finish, new_axes
+from daskdml.monitor._tally import short
 from daskdml.plot import tables
 from daskdml.plot._panels import draw
 
@@ -71,7 +72,7 @@ def _draw_bytes(ax: Axes, table: pd.DataFrame) -> None:
     nbytes = table["bytes"].dropna()
     scale, unit = next((10.0**p, u) for p, u in ((9, "GB"), (6, "MB"), (3, "kB"), (0, "bytes"))
                        if nbytes.max() >= 10.0**p or p == 0)  # fmt: skip
-    _bars(ax, nbytes / scale, [f" {value / scale:.3g}" for value in nbytes])
+    _bars(ax, nbytes / scale, [f" {short(value)}B" for value in nbytes])
     ax.set(title="Bytes by part", xlabel=unit)
 
 
@@ -126,7 +127,7 @@ def staleness(clf: Any, ax: Axes | None = None) -> Axes:
     ax.bar(table.index, 100 * table["share"], color=BLUE, label=f"{table['reads'].sum():,} reads, mean {mean:.2f}")
     last = int(table.index[-1])
     if bound is not None:
-        ax.axvline(bound + 0.5, color=VERMILION, linestyle="--", label=f"bound: at most {bound}")
+        ax.axvline(bound + 0.5, ymax=0.82, color=VERMILION, linestyle="--", label=f"bound: at most {bound}")
         last = max(last, bound)
     ax.set(title="Staleness of reads", xlabel="clocks behind", ylabel="% of reads", xlim=(-0.6, last + 1.0))
     # Room for the legend above the bars.
