@@ -1,4 +1,4 @@
-"""The command line: ``daskdml train | predict | inspect | demo``. It parses, calls daskdml.workflow, and prints."""
+"""The command line: ``daskdml train | predict | inspect | report | demo``. It parses, calls workflow, and prints."""
 
 from __future__ import annotations
 
@@ -172,6 +172,7 @@ def main() -> None:
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--output", metavar="FILE", help="Save the model here, as model.skops.")
+@click.option("--report", metavar="FILE", help="Write a page that tells all of the training here, as fit.html.")
 @click.option("--checkpoint", metavar="DIR", help="Save the fit here as it goes on; a directory or an fsspec URL.")
 @click.option(
     "--checkpoint-every",
@@ -259,6 +260,20 @@ def inspect(model: str, top: int, as_json: bool, quiet: bool) -> None:
         click.echo(_reports.inspection_report(found))
     if as_json:
         click.echo(_json_line(found.to_json()))
+
+
+@main.command()
+@click.argument("model")
+@click.option("--output", required=True, metavar="FILE", help="Where to write, as fit.html.")
+@click.option("--quiet", is_flag=True, help="No words; only errors.")
+@_reported
+def report(model: str, output: str, quiet: bool) -> None:
+    """Write a page that tells all of the training of a MODEL file: pictures, results, cost, more workers."""
+    from daskdml import workflow
+
+    workflow.report(model, output)
+    if not quiet:
+        click.echo(f"all about the training of {model} is in {output}")
 
 
 @main.command()

@@ -392,6 +392,27 @@ class BaseSGD(BaseEstimator):
         self.coef_ = sparse.csr_array(np.atleast_2d(self.coef_))
         return self
 
+    def report(self, path: str | os.PathLike, *, title: str | None = None) -> None:
+        """Write a page that tells all of the last fit: pictures, parameters, data, cluster, history, scaling.
+
+        One HTML file that loads nothing from anywhere; it needs matplotlib, the extra ``plot``.
+
+        Parameters
+        ----------
+        path : path
+            By custom ``*.html``; there whole or not at all. An existing file is replaced.
+        title : str, optional
+
+        Raises
+        ------
+        ImportError
+            Where matplotlib is not installed.
+        """
+        from daskdml.plot import report
+
+        check_is_fitted(self)
+        report(self, path, title=title)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True

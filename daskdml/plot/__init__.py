@@ -5,5 +5,6 @@ from daskdml.plot._clocks import clocks
 from daskdml.plot._compare import compare
 from daskdml.plot._cost import cost, staleness
 from daskdml.plot._history import history
+from daskdml.plot._report import report
 
-__all__ = ["clocks", "compare", "cost", "history", "staleness", "tables"]
+__all__ = ["clocks", "compare", "cost", "history", "report", "staleness", "tables"]
