@@ -94,7 +94,7 @@ def _draw_seconds(ax: Axes, table: pd.DataFrame) -> None:
     ax.set(title="Time", xlabel="epoch", ylabel="seconds (all replicas)")
     # The bars fill the panel: room for the legend is made above them.
     ax.set_ylim(top=1.2 * by_epoch.sum(axis=1).max() or 1.0)
-    _finish(ax, loc="upper center", ncols=len(_PARTS))
+    _finish(ax, loc="upper center", ncols=len(_PARTS), columnspacing=1.0, handlelength=1.4)
 
 
 def _finish(ax: Axes, **legend: Any) -> None:

@@ -71,11 +71,11 @@ _HEAD = """<!DOCTYPE html>
 
 def page(title: str, subtitle: str, sections: Iterable[tuple[str, str]]) -> str:
     """A whole page of sections, each a heading and HTML; it loads nothing."""
-    sections = [(f"part-{number}", heading, body) for number, (heading, body) in enumerate(sections, start=1)]
-    links = "".join(f'<a href="#{key}">{escape(heading)}</a>' for key, heading, _ in sections)
+    named = [(f"part-{number}", heading, body) for number, (heading, body) in enumerate(sections, start=1)]
+    links = "".join(f'<a href="#{key}">{escape(heading)}</a>' for key, heading, _ in named)
     parts = "\n".join(
         f'<section aria-labelledby="{key}"><h2 id="{key}">{escape(heading)}</h2>\n{body}\n</section>'
-        for key, heading, body in sections
+        for key, heading, body in named
     )
     return (
         f"{_HEAD}<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<header><h1>{escape(title)}</h1>"
@@ -141,7 +141,7 @@ def picture(draw: Callable[[Any], Any], panels: int, size: tuple[float, float], 
     from matplotlib.figure import Figure
 
     inks = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
-    settings: dict[str, Any] = {name: _INK for name in inks} | {"grid.color": _RULE, "svg.hashsalt": label}
+    settings: Any = {name: _INK for name in inks} | {"grid.color": _RULE, "svg.hashsalt": label}
     with matplotlib.rc_context(settings | {"svg.fonttype": "path", "font.size": _SIZE, "hatch.linewidth": 0.6}):
         figure = Figure(figsize=size, layout="constrained")
         axes = list(figure.subplots(1, panels, squeeze=False)[0])

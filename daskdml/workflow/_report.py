@@ -46,7 +46,9 @@ def report(model: Any, output: str | os.PathLike) -> None:
     estimator = model.estimator if isinstance(model, TrainedModel) else model
     if not hasattr(estimator, "history_"):
         raise InputError(f"the model, a {type(estimator).__name__}, has no history: it was not trained by daskdml")
-    told = {"title": _title(model), "results": _results(model)} if isinstance(model, TrainedModel) else {}
+    told: dict[str, Any] = (
+        {"title": _title(model), "results": _results(model)} if isinstance(model, TrainedModel) else {}
+    )
     plot.report(estimator, output, **told)
 
 

@@ -166,11 +166,11 @@ def train(
         save_model(trained, output)
     if settings.report is not None:
         report(trained, settings.report)
-    written = {
-        name: None if path is None else os.fspath(path)
-        for name, path in (("output", output), ("report", settings.report))
-    }
-    return replace(result, model=trained, reason=reason, **written)
+    return replace(result, model=trained, reason=reason, output=_path(output), report=_path(settings.report))
+
+
+def _path(path: str | os.PathLike | None) -> str | None:
+    return None if path is None else os.fspath(path)
 
 
 def _options(target: str | None, options: dict[str, Any]) -> TrainOptions:
