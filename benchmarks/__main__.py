@@ -6,7 +6,18 @@ import argparse
 import importlib
 import sys
 
-NAMES = ("kernels", "out_of_core", "stragglers", "chaos", "shards", "agreement", "overheads", "scale_model", "race")
+NAMES = (
+    "kernels",
+    "out_of_core",
+    "stragglers",
+    "chaos",
+    "shards",
+    "agreement",
+    "overheads",
+    "dashboard",
+    "scale_model",
+    "race",
+)
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from daskdml.linear_model._training import Distributed, Memory, plain_features, 
 from daskdml.models import LinearModel
 from daskdml.monitor import CallbackList, FitInfo, History, ProgressBar, StoppingRule
 from daskdml.monitor._html import fitted_html
+from daskdml.monitor.dashboard import page_listeners
 from daskdml.numerics import ADAPTIVE, LOSSES, PENALTIES, SCHEDULES, Settings, State, settle
 from daskdml.strategies import Agreed, Asynchronous, Checkpoint, FitStart, Holdout, Schedule, Synchronous, as_strategy
 
@@ -235,7 +236,8 @@ class BaseSGD(BaseEstimator):
         )
         bars = [ProgressBar(detail=self.verbose > 1)] if self.verbose else []
         provenance, started = provenance_of(data), time.perf_counter()
-        listeners = CallbackList([history, *bars, *CallbackList(self.callbacks).callbacks])
+        pages = page_listeners(data.client) if isinstance(data, Distributed) else []
+        listeners = CallbackList([history, *bars, *pages, *CallbackList(self.callbacks).callbacks])
         trained = run(
             data,
             self.strategy,
@@ -297,6 +299,7 @@ class BaseSGD(BaseEstimator):
             rounds_per_epoch=1,
             params=self.get_params(deep=False),
             dashboard=getattr(client, "dashboard_link", None) or None,
+            staleness=getattr(as_strategy(self.strategy), "staleness", 0),
             loss_scale=getattr(self, "_loss_scale", 1.0),
         )
 

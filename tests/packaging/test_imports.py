@@ -20,7 +20,7 @@ FLOORS = [
     {"cli", "_reports"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-OPTIONAL = {"torch", "cupy", "cupyx", "dask_cuda", "matplotlib", "IPython", "ipywidgets"}
+OPTIONAL = {"torch", "cupy", "cupyx", "dask_cuda", "matplotlib", "IPython", "ipywidgets", "prometheus_client"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -106,7 +106,7 @@ def test_what_is_imported_is_declared():
     from packaging.requirements import Requirement
 
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
-    extras = ("torch", "gpu", "plot", "notebook")
+    extras = ("torch", "gpu", "plot", "notebook", "metrics")
     named = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
     declared = {Requirement(line).name.lower() for line in named} | {"distributed", "cupy", "sparse", "ipython"}
     distributions = importlib.metadata.packages_distributions()
@@ -117,5 +117,5 @@ def test_what_is_imported_is_declared():
             top = module.split(".")[0]
             if top == "daskdml" or top in sys.stdlib_module_names:
                 continue
-            names = {name.lower() for name in distributions.get(top, [top])}
+            names = {name.lower().replace("_", "-") for name in distributions.get(top, [top])}
             assert names & declared, f"{path}:{line}: {top} is not a dependency"

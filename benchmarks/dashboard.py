@@ -1,0 +1,118 @@
+"""What the page of a fit costs: fits with nobody told, with the page there, and with the page open in a browser.
+
+The three take turns, so that each fit has a neighbour of the other kinds; the ratio is the median over these
+neighbours. The scheduler, which serves the page, shares the process of the driver, so its processor seconds are the
+page's whole cost but for the browser's own. Chromium, where it is installed, runs on the same machine: on few cores it
+takes some from the workers, which a browser elsewhere would not. Workers are processes of one thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+
+from benchmarks._measure import keep, median, spread, table
+from daskdml import SSP, Averaging
+from daskdml.cluster import local
+from daskdml.linear_model import SGDClassifier
+from daskdml.monitor.dashboard import DashboardPlugin
+
+OFF, ON, OPEN = "nobody told", "page there", "page open"
+N_WORKERS, COLUMNS, N_BLOCKS = 2, 50, 32
+_CHROMIUM = (
+    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+).split()
+
+
+@dataclass(frozen=True)
+class Size:
+    """Rows, epochs and how often the three take turns."""
+
+    rows: int
+    epochs: int
+    repeats: int
+
+
+def run(full: bool = False) -> None:
+    size = Size(2_000_000, 24, 12) if full else Size(100_000, 6, 3)
+    strategies = {"averaging": Averaging(N_WORKERS, rounds_per_epoch=16), "ssp": SSP(3, n_replicas=N_WORKERS)}
+    figures: dict[str, Any] = {}
+    rows = []
+    with local(N_WORKERS, dashboard_address="127.0.0.1:0") as client:
+        X, y = data(size.rows)
+        client.register_plugin(DashboardPlugin())
+        for name, strategy in strategies.items():
+            seconds, processor, events = turns(client, strategy, X, y, size)
+            figures[name] = {"seconds": seconds, "processor_seconds": processor, "events": events}
+            for side in seconds:
+                ratios = [a / b for a, b in zip(seconds[side], seconds[OFF], strict=True)]
+                extra = [a - b for a, b in zip(processor[side], processor[OFF], strict=True)]
+                share = 100 * median(extra) / median(seconds[OFF])
+                rows.append([name, side, spread(seconds[side]), f"{median(ratios):.3f}", f"{share:+.1f} %", events])
+    headings = ["strategy", "", "seconds of a fit", "ratio", "processor time of driver and scheduler", "events"]
+    keep("dashboard", figures, table(headings, rows))
+
+
+def data(n_rows: int) -> tuple[Any, Any]:
+    """Blocks that are made in the tasks, and cached there."""
+    each = n_rows // N_BLOCKS
+
+    def block(seed: int) -> np.ndarray:
+        return np.random.default_rng(seed).standard_normal((each, COLUMNS))
+
+    made = [da.from_delayed(dask.delayed(block)(seed), (each, COLUMNS), float) for seed in range(N_BLOCKS)]
+    X = da.concatenate(made)
+    return X, (X @ np.linspace(-1, 1, COLUMNS) > 0).astype(int)
+
+
+def turns(
+    client: Any, strategy: Any, X: Any, y: Any, size: Size
+) -> tuple[dict[str, list[float]], dict[str, list[float]], int]:
+    """Seconds of each fit, seconds of the processor in this process, and how many events a fit has."""
+    sides = [OFF, ON] + [OPEN] * bool(shutil.which("chromium") and shutil.which("chromedriver"))
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    processor: dict[str, list[float]] = {side: [] for side in sides}
+    events = 0
+    for repeat in range(size.repeats + 1):
+        for side in sides:
+            with browser(client.dashboard_link) if side == OPEN else contextlib.nullcontext():
+                began, used = time.perf_counter(), time.process_time()
+                with dask.config.set({"daskdml.dashboard": side != OFF}):
+                    clf = SGDClassifier(strategy=strategy, max_iter=size.epochs, tol=None, random_state=0).fit(X, y)
+                # The first turn warms up.
+                if repeat:
+                    seconds[side].append(time.perf_counter() - began)
+                    processor[side].append(time.process_time() - used)
+                events = len(clf.history_) + len(clf.replicas_)
+    return seconds, processor, events
+
+
+@contextlib.contextmanager
+def browser(link: str) -> Iterator[None]:
+    """The page, open in Chromium."""
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    with tempfile.TemporaryDirectory(prefix="daskdml-chromium-", ignore_cleanup_errors=True) as profile:
+        options = webdriver.ChromeOptions()
+        options.binary_location = str(shutil.which("chromium"))
+        for option in (*_CHROMIUM, f"--user-data-dir={profile}", "--window-size=1280,1400"):
+            options.add_argument(option)
+        driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+        try:
+            driver.get(f"{link.removesuffix('/status')}/daskdml")
+            # Bokeh's scripts are loaded and the plots are drawn before the clock starts.
+            time.sleep(3.0)
+            yield
+        finally:
+            driver.quit()
