@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from daskdml._version import __version__
 
 if TYPE_CHECKING:
     from daskdml.strategies import ASP, BSP, ESSP, SSP, Averaging
+
+# What is logged, and where to, is for the program to say: logging.basicConfig(level="INFO") shows it.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # What users reach as `daskdml.plot` without importing it.
 _ROOMS = (

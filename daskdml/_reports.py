@@ -22,6 +22,8 @@ def training_report(result: Any) -> str:
             f"saved to {result.output}; predict with:",
             f"  daskdml predict {result.output} FILES --output predictions.parquet",
         ]
+    if result.report:
+        lines.append(f"all about the training is in {result.report}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``daskdml train | predict | inspect | demo``. It parses, calls daskdml.workflow, and prints."""
+"""The command line: ``daskdml train | predict | inspect | report | demo``. It parses, calls workflow, and prints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -42,7 +43,8 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
         try:
             if not debug:
                 _be_quiet()
-            command(**options)
+            with _logged(debug, bool(options.get("quiet"))):
+                command(**options)
         except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
         except KeyboardInterrupt:
@@ -54,6 +56,26 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
             _fail(error, _WRONG_USE if isinstance(error, InputError) else _FAILED, debug)
 
     return run
+
+
+@contextmanager
+def _logged(debug: bool, quiet: bool) -> Iterator[None]:
+    """What daskdml logs, on stderr: warnings; with --debug everything, with --quiet errors alone."""
+    import logging
+
+    class Echo(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            click.echo(f"daskdml: {record.getMessage()}", err=True)
+
+    logger, handler = logging.getLogger("daskdml"), Echo()
+    before = logger.level
+    logger.setLevel(logging.DEBUG if debug else logging.ERROR if quiet else logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _end_on_terminate() -> None:
@@ -150,6 +172,7 @@ def main() -> None:
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--output", metavar="FILE", help="Save the model here, as model.skops.")
+@click.option("--report", metavar="FILE", help="Write a page that tells all of the training here, as fit.html.")
 @click.option("--checkpoint", metavar="DIR", help="Save the fit here as it goes on; a directory or an fsspec URL.")
 @click.option(
     "--checkpoint-every",
@@ -237,6 +260,20 @@ def inspect(model: str, top: int, as_json: bool, quiet: bool) -> None:
         click.echo(_reports.inspection_report(found))
     if as_json:
         click.echo(_json_line(found.to_json()))
+
+
+@main.command()
+@click.argument("model")
+@click.option("--output", required=True, metavar="FILE", help="Where to write, as fit.html.")
+@click.option("--quiet", is_flag=True, help="No words; only errors.")
+@_reported
+def report(model: str, output: str, quiet: bool) -> None:
+    """Write a page that tells all of the training of a MODEL file: pictures, results, cost, more workers."""
+    from daskdml import workflow
+
+    workflow.report(model, output)
+    if not quiet:
+        click.echo(f"all about the training of {model} is in {output}")
 
 
 @main.command()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from dask._task_spec import DataNode, GraphNode
 from dask.typing import Key
+from dask.utils import format_bytes
 
 from daskdml.data._align import align, chunk_lengths
 from daskdml.data._block import Schema, Target
@@ -112,6 +113,40 @@ class Dataset:
             "self_contained": self.self_contained,
             "cacheable": self.cacheable,
         }
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: blocks, rows, bytes, and where blocks come from and are kept."""
+        from daskdml.monitor._html import facts_html
+
+        given = sum(1 for recipe in self.recipes if recipe.given)
+        alone = self.n_blocks - given
+        places = [f"{alone:,} made where they are needed"] if alone else []
+        places += [f"{given:,} from chunks on the cluster"] if given else []
+        kept = "in the workers' memory up to memory_budget, beyond that on their disks"
+        facts = [
+            ("blocks", f"{self.n_blocks:,}: {', '.join(places) or 'none'}"),
+            ("rows", self._spoken_rows()),
+            ("features", f"{self.schema.n_features:,} of {np.dtype(self.schema.dtype).name}"),
+            ("bytes", self._spoken_bytes()),
+            (
+                "kept for later epochs",
+                kept if self.cacheable else "nowhere: the chunks are in memory and used as they are",
+            ),
+        ]
+        return facts_html("data set of row blocks", facts)
+
+    def _spoken_rows(self) -> str:
+        if self.n_rows is None:
+            return "not known before they are read"
+        return f"{self.n_rows:,}, at most {self.max_block_rows:,} a block"
+
+    def _spoken_bytes(self) -> str:
+        row = self.schema.n_features * np.dtype(self.schema.dtype).itemsize
+        if self.schema.sparse:
+            return "sparse: not known before they are read"
+        if self.n_rows is None:
+            return f"{format_bytes(row)} a row"
+        return f"{format_bytes(row * self.n_rows)}, at most {format_bytes(row * (self.max_block_rows or 0))} a block"
 
     def __repr__(self) -> str:
         return f"<Dataset {', '.join(f'{k}={v}' for k, v in self.describe().items())}>"

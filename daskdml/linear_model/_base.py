@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Callable
 from functools import cache, cached_property
@@ -20,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from daskdml.checkpoint import Cadence
 from daskdml.data import budget_bytes, columns_of, is_in_memory, map_rows, refuse_dataset
 from daskdml.linear_model._identity import identity_of
+from daskdml.linear_model._provenance import provenance_of
 from daskdml.linear_model._split import validation_mask
 from daskdml.linear_model._training import Distributed, Memory, plain_features, run, seed_of
 from daskdml.models import LinearModel
@@ -232,7 +234,8 @@ class BaseSGD(BaseEstimator):
             ),
             holdout=start.holdout,
         )
-        bars = [ProgressBar()] if self.verbose else []
+        bars = [ProgressBar(detail=self.verbose > 1)] if self.verbose else []
+        provenance, started = provenance_of(data), time.perf_counter()
         pages = page_listeners(data.client) if isinstance(data, Distributed) else []
         listeners = CallbackList([history, *bars, *pages, *CallbackList(self.callbacks).callbacks])
         trained = run(
@@ -253,6 +256,7 @@ class BaseSGD(BaseEstimator):
         self._history = self._listener = history
         self.n_replicas_ = data.n_replicas
         self.strategy_ = as_strategy(self.strategy)
+        self.provenance_ = provenance | {"seconds": time.perf_counter() - started, "reason": trained.reason}
         self.__dict__.pop("trace_", None)
         if trained.trace is not None:
             self.trace_ = trained.trace
@@ -296,6 +300,7 @@ class BaseSGD(BaseEstimator):
             params=self.get_params(deep=False),
             dashboard=getattr(client, "dashboard_link", None) or None,
             staleness=getattr(as_strategy(self.strategy), "staleness", 0),
+            loss_scale=getattr(self, "_loss_scale", 1.0),
         )
 
     def _adopt(self, trained: Any, data: Memory | Distributed, first: bool) -> None:
@@ -389,6 +394,27 @@ class BaseSGD(BaseEstimator):
         check_is_fitted(self)
         self.coef_ = sparse.csr_array(np.atleast_2d(self.coef_))
         return self
+
+    def report(self, path: str | os.PathLike, *, title: str | None = None) -> None:
+        """Write a page that tells all of the last fit: pictures, parameters, data, cluster, history, scaling.
+
+        One HTML file that loads nothing from anywhere; it needs matplotlib, the extra ``plot``.
+
+        Parameters
+        ----------
+        path : path
+            By custom ``*.html``; there whole or not at all. An existing file is replaced.
+        title : str, optional
+
+        Raises
+        ------
+        ImportError
+            Where matplotlib is not installed.
+        """
+        from daskdml.plot import report
+
+        check_is_fitted(self)
+        report(self, path, title=title)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -65,7 +65,8 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
     shuffle : bool, default True
         Visit blocks, and the rows of each, in a new random order in every epoch.
     verbose : int, default 0
-        Above 0 a progress bar shows epoch, loss and rows/s.
+        1 shows a progress bar with epoch, loss, rows/s and time left; a line now and then where standard error is no
+        terminal. From 2 on there is also a line for each epoch, and for rounds, that tells where the time went.
     epsilon : float, default 0.1
     n_jobs : int or None, default None
         Threads that one replica uses for its one-versus-all problems.
@@ -120,6 +121,10 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         A row for each replica and round, the last 100,000: :class:`daskdml.monitor.ReplicaRound`.
     n_replicas_ : int
     strategy_ : strategy object
+    provenance_ : dict
+        Of the last call: "begun" (seconds since 1970), "seconds", "reason" (why it ended), and dicts "data" (blocks,
+        rows, features, dtype, bytes; None where not known), "cluster" (workers, threads, hosts, memory limit of the
+        smallest worker in bytes) and "versions".
 
     References
     ----------

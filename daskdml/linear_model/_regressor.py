@@ -41,7 +41,8 @@ class SGDRegressor(RegressorMixin, BaseSGD):
     tol : float or None, default 1e-3
     shuffle : bool, default True
     verbose : int, default 0
-        Above 0 a progress bar shows epoch, loss and rows/s.
+        1 shows a progress bar with epoch, loss, rows/s and time left; a line now and then where standard error is no
+        terminal. From 2 on there is also a line for each epoch, and for rounds, that tells where the time went.
     epsilon : float, default 0.1
         Of huber and the epsilon-insensitive losses, in units of the target.
     random_state : int, RandomState or None, default None
@@ -71,7 +72,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
     ----------
     coef_ : ndarray of shape (n_features,)
     intercept_ : ndarray of shape (1,)
-    n_iter_, t_, n_features_in_, feature_names_in_, history_, replicas_, n_replicas_, strategy_
+    n_iter_, t_, n_features_in_, feature_names_in_, history_, replicas_, n_replicas_, strategy_, provenance_
         As in :class:`daskdml.linear_model.SGDClassifier`.
 
     Examples

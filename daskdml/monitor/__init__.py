@@ -15,6 +15,7 @@ from daskdml.monitor._events import (
 from daskdml.monitor._history import History
 from daskdml.monitor._progress import ProgressBar
 from daskdml.monitor._replicas import ReplicaTable
+from daskdml.monitor._scaling import ScalingEstimate, estimate_scaling
 from daskdml.monitor._stopping import StopDecision, StoppingRule
 
 __all__ = [
@@ -30,8 +31,10 @@ __all__ = [
     "ReplicaRound",
     "ReplicaTable",
     "RoundEnd",
+    "ScalingEstimate",
     "ServerStart",
     "StopDecision",
     "StopTraining",
     "StoppingRule",
+    "estimate_scaling",
 ]

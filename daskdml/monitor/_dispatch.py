@@ -19,6 +19,7 @@ from daskdml.monitor._events import (
     ServerStart,
 )
 from daskdml.monitor._history import History
+from daskdml.monitor._log import FitLog
 
 
 class CallbackList:
@@ -54,6 +55,7 @@ class CallbackList:
 
     def __init__(self, callbacks: Callback | Iterable[Callback] | None = None) -> None:
         self.callbacks = tuple(_checked(callbacks))
+        self._log = FitLog()
         # There are many such events: who does not care is not called.
         nothing = Callback.on_replica_round
         self._of_replicas = [c for c in self.callbacks if type(c).on_replica_round is not nothing]
@@ -67,7 +69,7 @@ class CallbackList:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._begun:
+        if not self._begun and not self._log.begun:
             return
         if error is None:
             self.on_fit_end(self._end("failed", "the fit ended without saying why"))
@@ -83,6 +85,7 @@ class CallbackList:
         """Tell the listeners that a fit begins."""
         self._begun, self._epochs, self._rows = [], 0, 0
         self._started = time.perf_counter()
+        self._log.start(info)
 
         def start(callback: Callback) -> None:
             self._begun.append(callback)
@@ -100,16 +103,19 @@ class CallbackList:
 
     def on_recovery(self, event: Recovery) -> None:
         """Tell the listeners that something was replaced; raises StopTraining where one of them wants the end."""
+        self._log.recovery(event)
         _tell(self.callbacks, lambda callback: callback.on_recovery(event))
 
     def on_round_end(self, event: RoundEnd) -> None:
         """Tell the listeners of a round; raises StopTraining where one of them wants the end."""
         self._rows += event.rows
+        self._log.round(event)
         _tell(self.callbacks, lambda callback: callback.on_round_end(event))
 
     def on_epoch_end(self, event: EpochEnd) -> None:
         """Tell the listeners of an epoch; raises StopTraining where one of them wants the end."""
         self._epochs = event.epoch
+        self._log.epoch(event)
         _tell(self.callbacks, lambda callback: callback.on_epoch_end(event))
 
     @property
@@ -121,6 +127,7 @@ class CallbackList:
         """Tell listeners that only keep what they hear of several epochs at once."""
         self._rows += event.rows * len(event.loss)
         self._epochs = event.first + len(event.loss) - 1
+        self._log.epochs(event)
         for callback in self.callbacks:
             assert isinstance(callback, History)
             callback.on_epochs_end(event)
@@ -128,6 +135,7 @@ class CallbackList:
     def on_fit_end(self, event: FitEnd) -> None:
         """Tell each listener that heard the beginning of the end, once; the first failure is raised after all."""
         begun, self._begun = self._begun, []
+        self._log.end(event)
         failures: list[Exception] = []
         for callback in begun:
             try:

@@ -14,7 +14,8 @@ class FitInfo:
     """What is known when a fit starts; None where it is not known (unknown chunk sizes).
 
     ``staleness`` is by how many rounds the fastest replica may be ahead of the slowest, None for no bound.
-    ``epochs_done`` and ``rows_done`` are what was trained before, where a fit is resumed.
+    ``epochs_done`` and ``rows_done`` are what was trained before, where a fit is resumed. Losses and objectives that
+    are told, times ``loss_scale``, are in the units of the target: it is 1 where those were trained on.
     """
 
     estimator: str
@@ -30,6 +31,7 @@ class FitInfo:
     epochs_done: int = 0
     rows_done: int = 0
     staleness: int | None = 0
+    loss_scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""What a notebook shows of a fitted estimator, below scikit-learn's own diagram."""
+"""What a notebook shows: of a fitted estimator, below scikit-learn's own diagram, of a strategy, of a data set."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from html import escape
 from typing import Any
 
@@ -46,22 +47,37 @@ def fitted_html(estimator: Any) -> str:
     history = getattr(estimator, "history_", None)
     if history is None:
         return ""
-    facts = _facts(estimator, history)
+    name = type(estimator).__name__
+    return facts_html(f"how {name} was fitted", facts_of(estimator, history), _sparkline(history))
+
+
+def facts_html(label: str, facts: Iterable[tuple[str, str]], below: str = "") -> str:
+    """Names and values as a self-contained fragment: what stands in a notebook below, or in the place of, a repr.
+
+    Parameters
+    ----------
+    label : str
+        What it is, for who does not see it.
+    facts : iterable of (str, str)
+        Both are escaped; long values are cut short.
+    below : str, optional
+        HTML that follows the table.
+    """
     lines = "".join(f"<tr><th>{escape(name)}</th><td>{escape(_short(value))}</td></tr>" for name, value in facts)
-    name = escape(type(estimator).__name__)
     return (
         f'<div class="daskdml-fit"><style>{_STYLE}</style>'
-        f'<table aria-label="how {name} was fitted"><tbody>{lines}</tbody></table>{_sparkline(history)}</div>'
+        f'<table aria-label="{escape(label)}"><tbody>{lines}</tbody></table>{below}</div>'
     )
 
 
-def _facts(estimator: Any, history: pd.DataFrame) -> list[tuple[str, str]]:
+def facts_of(estimator: Any, history: pd.DataFrame) -> list[tuple[str, str]]:
+    """What there is to tell of a fitted estimator, by name."""
     replicas = getattr(estimator, "n_replicas_", None)
     strategy = getattr(estimator, "strategy_", None)
     classes = getattr(estimator, "classes_", None)
     features = getattr(estimator, "n_features_in_", None)
     found = [
-        ("parameters set", ", ".join(f"{name}={value!r}" for name, value in _changed(estimator).items()) or "none"),
+        ("parameters set", ", ".join(f"{name}={value!r}" for name, value in changed(estimator).items()) or "none"),
         ("strategy", None if strategy is None else strategy if isinstance(strategy, str) else repr(strategy)),
         ("replicas", None if replicas is None else f"{replicas:,}"),
         ("features", None if features is None else f"{features:,}"),
@@ -89,7 +105,7 @@ def _training(history: pd.DataFrame) -> list[tuple[str, str]]:
     return found
 
 
-def _changed(estimator: Any) -> dict[str, Any]:
+def changed(estimator: Any) -> dict[str, Any]:
     """The parameters that are not at their defaults."""
     defaults = inspect.signature(type(estimator).__init__).parameters
     return {

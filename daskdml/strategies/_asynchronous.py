@@ -266,7 +266,6 @@ class AsynchronousFit:
 
     def _abandon(self, loss: Exception) -> None:
         """All copies of a shard are gone: what there is goes on from the last snapshot, as a new generation."""
-        logger.warning("%s; the fit goes back to its last snapshot", loss)
         self._runners.abandon()
         if self._group is not None:
             self._group.close()

@@ -102,7 +102,6 @@ class DaskRunner:
                         f"the cluster lost the parameters of this epoch {attempt + 1} times, the limit: see the "
                         "workers' logs for why they ended (often the memory limit), and fit again"
                     ) from error
-                logger.warning("workers were lost with this epoch's parameters; it starts again")
                 self.on_loss("workers were lost with this epoch's parameters; it starts again")
                 self._job_again()
         raise AssertionError("unreachable")

@@ -8,8 +8,9 @@ from typing import Any
 from sklearn.base import BaseEstimator
 
 from daskdml.models import Model
+from daskdml.monitor._html import facts_html
 from daskdml.server import as_compression, as_optimizer
-from daskdml.strategies._strategy import require_count
+from daskdml.strategies._strategy import require_count, spoken_replicas
 
 
 class Asynchronous(BaseEstimator):
@@ -32,6 +33,25 @@ class Asynchronous(BaseEstimator):
     reassign: bool
     speculate: float | None
     trace: bool
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What it promises, by name: shown in notebooks."""
+        exact = self.staleness == 0
+        waiting = f"the fastest replica is at most {self.staleness} clocks ahead of the slowest"
+        waiting = "nobody waits for anybody" if self.staleness is None else waiting
+        result = "depends on timing; loss and staleness are in history_"
+        same = "the same bits for the same data, seed and number of replicas, whoever trains and dies"
+        copies = "with a second copy on another worker" if self.backups else "without second copies"
+        return [
+            ("replicas", spoken_replicas(self.n_replicas)),
+            ("waiting", "every replica reads the same parameters at every clock" if exact else waiting),
+            ("news", "sent to workers as soon as there are some" if self.eager else "fetched by workers"),
+            ("shards", f"{self.shards or 'as many as their size asks for'}, {copies}"),
+            ("result", same if exact else result),
+        ]
+
+    def _html_repr(self) -> str:
+        return super()._html_repr() + facts_html(f"what {self._who} promises", self.facts())
 
     def check(self, model: Model) -> None:
         """Raise ValueError for a model or parameters this strategy cannot train."""

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from daskdml.models import Model
+from daskdml.monitor._html import facts_html
 from daskdml.strategies._plan import Work
 from daskdml.strategies._work import Blocks, InMemory, Report
 
@@ -71,6 +72,17 @@ class Synchronous(BaseEstimator, ABC):
     def agree(self, model: Model, agreed: Agreed, partial: Partial, active: np.ndarray) -> Agreed:
         """What all replicas know after the round."""
 
+    def facts(self) -> list[tuple[str, str]]:
+        """What it promises, by name: shown in notebooks."""
+        return [
+            ("replicas", spoken_replicas(self.n_replicas)),
+            ("waiting", "all replicas wait for each other at the end of each round"),
+            ("result", "the same bits for the same data, seed and number of replicas, whoever trains and dies"),
+        ]
+
+    def _html_repr(self) -> str:
+        return super()._html_repr() + facts_html(f"what {type(self).__name__} promises", self.facts())
+
     def check(self, model: Model) -> None:
         """Raise ValueError for a model or parameters this strategy cannot train."""
         self.check_replicas()
@@ -79,6 +91,11 @@ class Synchronous(BaseEstimator, ABC):
         """Raise ValueError for a number of replicas that is none: it is needed before there is a model."""
         if self.n_replicas is not None:
             require_count(self, "n_replicas")
+
+
+def spoken_replicas(count: int | None) -> str:
+    """A number of replicas in words."""
+    return "one for each thread of the cluster" if count is None else f"{count:,}"
 
 
 def require_count(strategy: BaseEstimator, parameter: str) -> None:

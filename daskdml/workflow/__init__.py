@@ -4,6 +4,7 @@ from daskdml.workflow._demo import DemoResult, demo
 from daskdml.workflow._errors import RunError
 from daskdml.workflow._inspect import Coefficient, Inspection, inspect
 from daskdml.workflow._predict import PredictResult, predict
+from daskdml.workflow._report import report
 from daskdml.workflow._session import check_workers, session
 from daskdml.workflow._train import TrainResult, train
 from daskdml.workflow._trained import TrainedModel
@@ -20,6 +21,7 @@ __all__ = [
     "demo",
     "inspect",
     "predict",
+    "report",
     "session",
     "train",
 ]

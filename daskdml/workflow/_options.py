@@ -8,6 +8,7 @@ from typing import Any
 
 from daskdml.checkpoint import Cadence, CheckpointStore
 from daskdml.io import InputError
+from daskdml.workflow._report import check_report
 from daskdml.workflow._target import TASKS
 
 # Of NumPy's generators, which scikit-learn's random_state is.
@@ -35,6 +36,7 @@ class TrainOptions:
     checkpoint: str | os.PathLike | None = None
     checkpoint_every: float | str = "60s"
     resume: bool = False
+    report: str | os.PathLike | None = None
 
     def check(self) -> None:
         """Raise :class:`InputError` for a value out of range."""
@@ -55,6 +57,8 @@ class TrainOptions:
         if not 0 <= self.seed <= _MAX_SEED:
             sort = "negative" if self.seed < 0 else "too large"
             raise InputError(f"the seed {self.seed} is {sort}; give a whole number from 0 to {_MAX_SEED}")
+        if self.report is not None:
+            check_report(self.report)
         if self.resume and self.checkpoint is None:
             raise InputError("--resume needs --checkpoint, the directory that the first training was given")
         try:

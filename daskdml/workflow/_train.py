@@ -19,6 +19,7 @@ from daskdml.workflow._estimator import check_params
 from daskdml.workflow._fit import Problem, fit_estimator
 from daskdml.workflow._models import choose
 from daskdml.workflow._options import TrainOptions
+from daskdml.workflow._report import report
 from daskdml.workflow._sides import declared_kind, layout_of, open_table, pipeline_of, side_of, survey_table
 from daskdml.workflow._split import TEST, TRAIN, Layout, PartSurvey
 from daskdml.workflow._target import CLASSIFICATION, priors, task_of
@@ -50,6 +51,7 @@ class TrainResult:
     missing_target: int = 0
     rows_per_second: float = 0.0
     output: str | None = None
+    report: str | None = None
     model: Any = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
@@ -120,6 +122,8 @@ def train(
         "10 rounds") and at the end.
     resume : bool, default False
         Go on from the newest checkpoint there; the table is surveyed again, and has to be the same.
+    report : path, optional
+        Where to write a page that tells all of the training, by custom ``*.html``; needs matplotlib.
 
     Returns
     -------
@@ -140,6 +144,10 @@ def train(
     if output is not None:
         check_writable(output)
         check_apart(output, files_of(data))
+    if settings.report is not None:
+        check_apart(settings.report, files_of(data))
+        if output is not None and os.path.realpath(settings.report) == os.path.realpath(output):
+            raise InputError(f"the model and the report would both be written to {output}; give two names")
     say = say or (lambda text: None)
     table = open_table(data, settings)
     for note in table.notes:
@@ -156,7 +164,13 @@ def train(
     trained = TrainedModel(pipeline, estimator, problem.task, settings.target, record_of(result, estimator))
     if output is not None:
         save_model(trained, output)
-    return replace(result, model=trained, output=None if output is None else os.fspath(output), reason=reason)
+    if settings.report is not None:
+        report(trained, settings.report)
+    return replace(result, model=trained, reason=reason, output=_path(output), report=_path(settings.report))
+
+
+def _path(path: str | os.PathLike | None) -> str | None:
+    return None if path is None else os.fspath(path)
 
 
 def _options(target: str | None, options: dict[str, Any]) -> TrainOptions:
@@ -260,6 +274,8 @@ def record_of(result: TrainResult, estimator: Any) -> dict[str, Any]:
     from daskdml import __version__
 
     by_epoch = estimator.history_.groupby("epoch")["loss"].last()
-    kept = {k: v for k, v in asdict(replace(result, model=None)).items() if k not in ("model", "output", "reason")}
+    kept = {
+        k: v for k, v in asdict(replace(result, model=None)).items() if k not in ("model", "output", "report", "reason")
+    }
     versions = {"daskdml": __version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__}
     return {**kept, "loss_by_epoch": [float(v) for v in by_epoch], "versions": versions}

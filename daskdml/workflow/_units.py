@@ -48,7 +48,11 @@ class Units:
         return (y.astype(np.float64) - self.mean) / self.scale
 
     def enter(self, estimator: Any, params: dict[str, Any]) -> None:
-        """Give an estimator to train the epsilon that the user gave, in the target's units, as standard deviations."""
+        """Make an estimator ready to train: the epsilon that the user gave as standard deviations of the target.
+
+        What it tells while it trains will be in the target's units.
+        """
+        estimator._loss_scale = self._loss_scale(estimator)
         if estimator.loss in _WITH_EPSILON and "epsilon" in params:
             estimator.epsilon = estimator.epsilon / self.scale
 
@@ -64,7 +68,11 @@ class Units:
         if estimator.loss in _WITH_EPSILON:
             estimator.epsilon = estimator.epsilon * self.scale
         columns = ["loss", "objective"]
-        estimator.history_[columns] = estimator.history_[columns] * self.scale ** _POWER[estimator.loss]
+        estimator.history_[columns] = estimator.history_[columns] * self._loss_scale(estimator)
+        del estimator._loss_scale
+
+    def _loss_scale(self, estimator: Any) -> float:
+        return self.scale ** _POWER[estimator.loss]
 
 
 def _like(coef: np.ndarray, scale: float) -> np.ndarray:

@@ -82,6 +82,12 @@ WRONG_USE = [
     (("predict", "none.skops", "good.csv", "--output", "p.csv"), "no such model file: none.skops"),
     (("predict", "fake.skops", "good.csv", "--output", "p.csv"), "fake.skops is no model of daskdml"),
     (("predict", "fake.skops", "good.csv", "--output", "p.txt"), "unknown ending"),
+    (("train", "good.csv", "--target", "y", "--report", "no/r.html"), "there is no directory"),
+    (("train", "good.csv", "--target", "y", "--report", "good.csv"), "the output would replace it"),
+    (("train", "good.csv", "--target", "y", "--report", "m", "--output", "./m"), "both be written to"),
+    (("report", "fake.skops", "--output", "r.html"), "fake.skops is no model of daskdml"),
+    (("report", "fake.skops", "--output", "fake.skops"), "the output would replace it"),
+    (("report", "none.skops", "--output", "r.html"), "no such model file"),
     (("inspect", "fake.skops"), "fake.skops is no model of daskdml"),
     (("demo", "--size", "100MB"), "fit in the workers' memory"),
     (("demo", "--size", "lots"), "write an amount of memory"),
@@ -214,3 +220,11 @@ def test_the_block_in_which_it_happened_is_told_on_the_same_line(error, folder, 
 def test_debug_shows_the_traceback(folder):
     result = CliRunner().invoke(main, ["train", "none.csv", "--target", "y", "--debug"])
     assert result.exit_code == 2 and "Traceback" in result.stderr and "InputError" in result.stderr
+
+
+def test_a_report_without_matplotlib_is_refused_before_the_training(folder, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    status, text = refused("train", "good.csv", "--target", "y", "--drop", "x2", "--report", "r.html")
+    assert status == 2 and "pip install 'daskdml[plot]'" in text

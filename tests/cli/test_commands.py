@@ -251,3 +251,18 @@ def test_text_is_text_and_no_note_is_made_of_it(table, tmp_path):
     assert refused.exit_code == 2 and "--numeric colour: 400 of 400 values looked at are no numbers" in refused.stderr
     other = run("train", to_parquet(table, tmp_path), "--target", "amount", "--numeric", "colour")
     assert other.exit_code == 2 and "leave out --numeric colour" in other.stderr
+
+
+def test_a_report_of_a_training_and_of_a_saved_model(table, tmp_path):
+    pytest.importorskip("matplotlib")
+    path, model = to_csv(table[["size", "colour", "amount"]], tmp_path), tmp_path / "m.skops"
+    shown = run("train", path, "--target", "amount", "--output", model, "--report", tmp_path / "a.html", "--epochs", 3)
+    assert shown.exit_code == 0 and f"all about the training is in {tmp_path / 'a.html'}" in shown.stdout
+    again = run("report", model, "--output", tmp_path / "b.html")
+    assert again.exit_code == 0 and "b.html" in again.stdout
+    first, second = ((tmp_path / name).read_text() for name in ("a.html", "b.html"))
+    assert first == second
+    for part in ("<h1>Linear regression of amount</h1>", "rows held out", "rmse", "The best answer without features"):
+        assert part in first, part
+    # In the units of the target, as everything that is told of a regression.
+    assert f"{load_model(model).estimator.history_['loss'].iloc[-1]:.4g}" in first

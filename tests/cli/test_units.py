@@ -88,3 +88,12 @@ def test_the_survey_of_parts_is_that_of_the_whole():
         whole.add(survey_target(part, i))
     units = Units.of(whole)
     assert units.mean == pytest.approx(y.mean(), rel=1e-12) and units.scale == pytest.approx(y.std(), rel=1e-9)
+
+
+def test_progress_tells_the_loss_in_the_targets_units(tmp_path):
+    table(1e3, 5e3).to_csv(tmp_path / "t.csv", index=False)
+    result = CliRunner().invoke(main, ["train", str(tmp_path / "t.csv"), "--target", "y", "--json"])
+    told = json.loads(result.stdout.strip().splitlines()[-1])
+    line = next(line for line in result.stderr.splitlines() if line.startswith("SGDRegressor: ") and "loss" in line)
+    assert float(line.split("loss ")[1]) == pytest.approx(told["train_loss"], rel=1e-3)
+    assert told["train_loss"] > 1e3  # of the standardised target it would be below 1

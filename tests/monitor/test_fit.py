@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 import timeit
 
 import dask.array as da
@@ -98,11 +99,19 @@ def test_convergence_is_told(data):
     assert listener.ends[0].reason == "converged"
 
 
-def test_verbose_shows_a_progress_bar(data, capsys):
+def test_verbose_shows_a_progress_bar(data, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     classifier(verbose=1).fit(*data)
     shown = capsys.readouterr().err
     assert "SGDClassifier: 100%" in shown
     assert "epoch=4/4" in shown
+
+
+def test_verbose_writes_lines_where_there_is_no_terminal(data, capsys):
+    classifier(verbose=1).fit(*data)
+    assert [line.split(" after")[0] for line in capsys.readouterr().err.splitlines()][-1] == "SGDClassifier: ended"
+    classifier(verbose=2).fit(*data)
+    assert capsys.readouterr().err.count("\nSGDClassifier: epoch ") == 4
 
 
 def test_an_estimator_with_callbacks_is_cloned(data):

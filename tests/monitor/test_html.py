@@ -1,10 +1,14 @@
 from html.parser import HTMLParser
 
+import dask.array as da
 import numpy as np
+import pytest
 from sklearn.base import BaseEstimator
 
+from daskdml.data import as_dataset
 from daskdml.monitor import History
 from daskdml.monitor._html import fitted_html
+from daskdml.strategies import STRATEGIES
 from tests.monitor.events import info, round_end
 
 VOID = {"line", "polyline"}
@@ -105,3 +109,33 @@ def test_long_things_are_cut_short():
     html = fitted_html(clf)
     assert "1,000: 0, 1, 2, 3, 4, 5, ..." in html
     assert len(html) < 10_000
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_strategy_says_what_it_promises(name):
+    html = STRATEGIES[name](n_replicas=12)._repr_html_()
+    text = " ".join(read(html[html.index('<div class="daskdml-fit">') :]).text)
+    assert "replicas 12" in text
+    waits = {"ssp": "at most 3 clocks ahead", "essp": "at most 3 clocks ahead", "asp": "nobody waits"}
+    assert waits.get(name, "wait for each other") in text
+    assert ("the same bits" in text) == (name in ("averaging", "bsp"))
+
+
+def test_staleness_0_is_exact():
+    assert "the same bits" in STRATEGIES["ssp"](staleness=0)._repr_html_()
+
+
+def test_a_data_set_says_what_is_known_of_it():
+    whole = as_dataset(da.ones((1000, 10), chunks=(400, 10)), target=None)
+    text = " ".join(read(whole._repr_html_()).text)
+    for part in (
+        "3: 3 made where they are needed",
+        "1,000, at most 400 a block",
+        "10 of float64",
+        "78.12 kiB, at most 31.25",
+    ):
+        assert part in text, part
+    rows = da.ones((1000, 10), chunks=(400, 10))
+    unknown = as_dataset(rows[rows[:, 0] > 0], target=None)
+    text = " ".join(read(unknown._repr_html_()).text)
+    assert "not known before they are read" in text and "80 B a row" in text
