@@ -1,15 +1,18 @@
-"""What the page of a fit costs: fits with nobody told, with the page there, and with the page open in a browser.
+"""What the page of a fit costs: fits with nobody told, with the page there, with the page open, and in a browser here.
 
-The three take turns, so that each fit has a neighbour of the other kinds; the ratio is the median over these
-neighbours. The scheduler, which serves the page, shares the process of the driver, so its processor seconds are the
-page's whole cost but for the browser's own. Chromium, where it is installed, runs on the same machine: on few cores it
-takes some from the workers, which a browser elsewhere would not. Workers are processes of one thread.
+They take turns, so that each fit has a neighbour of the other kinds; the ratio is the median over these neighbours.
+An open page is a session with the scheduler that gets all a browser gets and draws nothing: what a browser on another
+machine is for the cluster. Chromium, where it is installed, draws on the cores of the workers, and so shows what it
+costs itself, too. The scheduler, which serves the page, shares the process of the driver: its processor seconds are
+the page's cost. Workers are processes of one thread.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,7 +29,7 @@ from daskdml.cluster import local
 from daskdml.linear_model import SGDClassifier
 from daskdml.monitor.dashboard import DashboardPlugin
 
-OFF, ON, OPEN = "nobody told", "page there", "page open"
+OFF, ON, OPEN, DRAWN = "nobody told", "page there", "page open", "drawn by a browser on these cores"
 N_WORKERS, COLUMNS, N_BLOCKS = 2, 50, 32
 _CHROMIUM = (
     "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-quic --no-first-run "
@@ -79,13 +82,16 @@ def turns(
     client: Any, strategy: Any, X: Any, y: Any, size: Size
 ) -> tuple[dict[str, list[float]], dict[str, list[float]], int]:
     """Seconds of each fit, seconds of the processor in this process, and how many events a fit has."""
-    sides = [OFF, ON] + [OPEN] * bool(shutil.which("chromium") and shutil.which("chromedriver"))
+    sides = [OFF, ON, OPEN] + [DRAWN] * bool(shutil.which("chromium") and shutil.which("chromedriver"))
+    link = f"{client.dashboard_link.removesuffix('/status')}/daskdml"
+    viewers = {OPEN: session, DRAWN: browser}
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     processor: dict[str, list[float]] = {side: [] for side in sides}
     events = 0
     for repeat in range(size.repeats + 1):
-        for side in sides:
-            with browser(client.dashboard_link) if side == OPEN else contextlib.nullcontext():
+        # Each turn begins with another, so that none always has the same neighbour.
+        for side in sides[repeat % len(sides) :] + sides[: repeat % len(sides)]:
+            with viewers[side](link) if side in viewers else contextlib.nullcontext():
                 began, used = time.perf_counter(), time.process_time()
                 with dask.config.set({"daskdml.dashboard": side != OFF}):
                     clf = SGDClassifier(strategy=strategy, max_iter=size.epochs, tol=None, random_state=0).fit(X, y)
@@ -95,6 +101,31 @@ def turns(
                     processor[side].append(time.process_time() - used)
                 events = len(clf.history_) + len(clf.replicas_)
     return seconds, processor, events
+
+
+# Gets what a browser gets, until it is stopped; says when it is connected.
+_SESSION = """
+import sys, time
+from bokeh.client import pull_session
+session = pull_session(url=sys.argv[1])
+print(len(session.document.roots), flush=True)
+while session.connected:
+    session.force_roundtrip()
+    time.sleep(1.0)
+"""
+
+
+@contextlib.contextmanager
+def session(link: str) -> Iterator[None]:
+    """The page, open elsewhere."""
+    with subprocess.Popen([sys.executable, "-c", _SESSION, link], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            if not process.stdout.readline().strip():
+                raise RuntimeError(f"no page at {link}")
+            yield
+        finally:
+            process.kill()
 
 
 @contextlib.contextmanager
@@ -110,7 +141,7 @@ def browser(link: str) -> Iterator[None]:
             options.add_argument(option)
         driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
         try:
-            driver.get(f"{link.removesuffix('/status')}/daskdml")
+            driver.get(link)
             # Bokeh's scripts are loaded and the plots are drawn before the clock starts.
             time.sleep(3.0)
             yield
