@@ -16,8 +16,6 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpyd
 exclude_patterns = ["_build", "conftest.py", "**/.ipynb_checkpoints"]
 templates_path = ["_templates"]
 
-# Pages of a pattern in a table of contents may come later.
-suppress_warnings = ["toc.empty_glob"]
 # Notebooks are kept with their outputs; tests/notebooks executes them.
 nb_execution_mode = "off"
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -50,6 +48,10 @@ _ELSEWHERE = {
 }
 
 
+# Pages that are in the table of contents where they are there.
+_OPTIONAL = ("monitoring", "plots")
+
+
 def _bring(app: Any) -> None:
     """Copy what is shown of other folders; Sphinx takes no pages from outside its own."""
     for folder, name in _SHOWN.items():
@@ -58,9 +60,12 @@ def _bring(app: Any) -> None:
 
 
 def _relink(app: Any, page: str, source: list[str]) -> None:
-    """Let links lead where their target is in the site."""
+    """Let links lead where their target is in the site, and the table of contents to pages that are there."""
     for old, new in _ELSEWHERE.items():
         source[0] = source[0].replace(old, new)
+    for name in _OPTIONAL:
+        if page == "index" and not (app.srcdir / f"{name}.md").exists():
+            source[0] = source[0].replace(f"\n{name}\n", "\n")
 
 
 def _skip(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -15,26 +16,38 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 _MOST = 400_000
 
 
-def executed(name, folder):
-    """Execute a notebook at a small size; what it printed, and what it displayed."""
-    path = ROOT / "notebooks" / f"{name}.ipynb"
+def execute(path, folder):
+    """Execute a notebook at a small size, in a process of its own."""
     environment = os.environ | {
         "DASKDML_NOTEBOOK_SCALE": "0.01",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
     command = [sys.executable, Path(__file__).with_name("execute.py"), path, folder / path.name]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    notebook = nbformat.read(folder / path.name, as_version=4)
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
-    return printed, [output["data"] for output in outputs if "data" in output]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """What a notebook printed, and what it displayed: ``executed(name)``. All are executed at once, two side by side."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    with ThreadPoolExecutor(2) as pool:
+        done = dict(zip(NOTEBOOKS, pool.map(lambda path: execute(path, folder), NOTEBOOKS), strict=True))
+
+    def of(name):
+        path = ROOT / "notebooks" / f"{name}.ipynb"
+        assert done[path].returncode == 0, done[path].stderr
+        notebook = nbformat.read(folder / path.name, as_version=4)
+        outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+        printed = "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stdout")
+        return printed, [output["data"] for output in outputs if "data" in output]
+
+    return of
 
 
 def number(text, before):
     """The number that stands after some words."""
-    return float(re.search(re.escape(before) + r"\s*([-+0-9.]+[0-9])", text).group(1))
+    return float(re.search(re.escape(before) + r"\s*([-+]?[0-9]+(?:\.[0-9]+)?)", text).group(1))
 
 
 def pictures(shown):
@@ -60,8 +73,8 @@ def test_notebooks_are_numbered_in_their_order():
 
 
 @pytest.mark.slow
-def test_quickstart_teaches_what_is_true(tmp_path):
-    text, shown = executed("01_quickstart", tmp_path)
+def test_quickstart_teaches_what_is_true(executed):
+    text, shown = executed("01_quickstart")
     assert "dashboard: http://127.0.0.1:" in text
     accuracies = [float(line.split()[1]) for line in text.splitlines() if line.startswith("accuracy")]
     assert len(accuracies) == 2
@@ -72,8 +85,8 @@ def test_quickstart_teaches_what_is_true(tmp_path):
 
 
 @pytest.mark.slow
-def test_consistency_models_are_compared(tmp_path):
-    text, shown = executed("02_consistency", tmp_path)
+def test_consistency_models_are_compared(executed):
+    text, shown = executed("02_consistency")
     seconds = {line[:18].strip(): float(line[18:].split()[0]) for line in text.splitlines() if " s   loss" in line}
     assert len(seconds) == 5
     assert seconds["ASP"] < seconds["BSP"]
@@ -83,8 +96,8 @@ def test_consistency_models_are_compared(tmp_path):
 
 
 @pytest.mark.slow
-def test_data_larger_than_memory_are_trained_on(tmp_path):
-    text, shown = executed("03_larger_than_memory", tmp_path)
+def test_data_larger_than_memory_are_trained_on(executed):
+    text, shown = executed("03_larger_than_memory")
     assert number(text, "cosine to the planted weights") > 0.98
     assert number(text, "largest worker") < 700
     assert "rechunk X to at most" in text
@@ -93,8 +106,8 @@ def test_data_larger_than_memory_are_trained_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_gridded_data_come_back_with_their_labels(tmp_path):
-    text, shown = executed("04_gridded_data", tmp_path)
+def test_gridded_data_come_back_with_their_labels(executed):
+    text, shown = executed("04_gridded_data")
     assert number(text, "correlation of the two maps:") > 0.9
     assert number(text, "accuracy on days not seen") > 0.85
     assert any("time" in data.get("text/html", "") for data in shown)
@@ -102,8 +115,8 @@ def test_gridded_data_come_back_with_their_labels(tmp_path):
 
 
 @pytest.mark.slow
-def test_failure_is_survived(tmp_path):
-    text, shown = executed("05_surviving_failure", tmp_path)
+def test_failure_is_survived(executed):
+    text, shown = executed("05_surviving_failure")
     assert text.count("the same coefficients, bit for bit: True") == 2
     assert number(text.split("a worker killed")[1], "recoveries") >= 1
     assert "exit status -9" in text
@@ -112,8 +125,8 @@ def test_failure_is_survived(tmp_path):
 
 
 @pytest.mark.slow
-def test_tuning_and_comparing_works_where_it_says_so(tmp_path):
-    text, shown = executed("06_tuning", tmp_path)
+def test_tuning_and_comparing_works_where_it_says_so(executed):
+    text, shown = executed("06_tuning")
     assert "best: {'alpha'" in text
     assert "sklearn fails: " in text
     assert "daskdml fails: " in text

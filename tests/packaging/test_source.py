@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -23,6 +24,14 @@ def module_name(path):
 
 def names(path):
     return str(path.relative_to(ROOT))
+
+
+def written(path):
+    """What somebody wrote: the text of a file, of a notebook without its pictures and other outputs."""
+    text = path.read_text()
+    if path.suffix != ".ipynb":
+        return text
+    return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
 
 
 @pytest.mark.parametrize("folder", ["daskdml", "tests", "benchmarks", "docs", "notebooks"])
