@@ -29,7 +29,7 @@ def execute(path, folder):
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """What a notebook printed, and what it displayed: ``executed(name)``. All are executed at once, two side by side."""
+    """What a notebook printed, and what it displayed: ``executed(name)``. They run two side by side."""
     folder = tmp_path_factory.mktemp("notebooks")
     with ThreadPoolExecutor(2) as pool:
         done = dict(zip(NOTEBOOKS, pool.map(lambda path: execute(path, folder), NOTEBOOKS), strict=True))

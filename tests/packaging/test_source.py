@@ -38,7 +38,7 @@ def written(path):
 def test_nothing_is_left_for_later(folder):
     for path in (ROOT / folder).rglob("*"):
         if path.suffix in (".py", ".md", ".ipynb") and ".ipynb_checkpoints" not in path.parts:
-            found = UNFINISHED.search(path.read_text())
+            found = UNFINISHED.search(written(path))
             assert found is None, f"{path}: {found.group()}"
 
 
