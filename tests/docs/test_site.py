@@ -60,4 +60,6 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     pages = {path.relative_to(source).with_suffix(".html").as_posix() for path in source.rglob("*.md")}
     results = {f"benchmarks/{path.stem}.html" for path in (ROOT / "benchmarks" / "results").glob("*.md")}
     assert (notebooks | pages | results) - built == set()
-    assert "coordinate_eta0" in (tmp_path / "html" / "api/generated/daskdml.linear_model.SGDClassifier.html").read_text()
+    assert (
+        "coordinate_eta0" in (tmp_path / "html" / "api/generated/daskdml.linear_model.SGDClassifier.html").read_text()
+    )
