@@ -8,12 +8,13 @@ READY_TEST := $(VENV)/.ready-test
 READY_BENCH := $(VENV)/.ready-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format clean distclean
+.PHONY: help demo test bench docs notebooks lint format clean distclean
 
 help:
 	@echo "make demo    train on data larger than the workers' memory, and tell what happened"
 	@echo "make test    ruff, mypy, and all tests: tests/, the examples in docstrings, the notebooks"
 	@echo "make bench   the benchmarks"
+	@echo "make docs    the documentation, to docs/_build/html;  make notebooks  execute and save them"
 	@echo "make lint    ruff and mypy only;  make format  let ruff rewrite"
 	@echo "make clean   remove caches and builds;  make distclean  remove $(VENV) too"
 
@@ -35,6 +36,13 @@ format: $(READY_TEST)
 bench: $(READY_BENCH)
 	$(BIN)/python -m benchmarks
 
+docs: $(READY_TEST)
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+notebooks: $(READY_TEST)
+	for notebook in notebooks/*.ipynb; do $(BIN)/python tests/notebooks/execute.py $$notebook $$notebook || exit 1; done
+
 # A stamp older than pyproject.toml means that the dependencies may have changed: pip looks again.
 $(READY): pyproject.toml | $(BIN)/python
 	@echo "installing daskdml into $(VENV)"
@@ -43,7 +51,7 @@ $(READY): pyproject.toml | $(BIN)/python
 
 $(READY_TEST): pyproject.toml | $(BIN)/python
 	@echo "installing daskdml and what its tests need into $(VENV)"
-	@$(PIP) install --editable '.[test]'
+	@$(PIP) install --editable '.[test,docs]'
 	@touch $@ $(READY)
 
 $(READY_BENCH): pyproject.toml | $(BIN)/python
@@ -64,7 +72,7 @@ $(BIN)/python:
 	|| { rm -rf $(VENV); exit 1; }
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis dask-worker-space dask-scratch-space
+	rm -rf build dist docs/_build docs/api/generated *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis dask-worker-space dask-scratch-space
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean

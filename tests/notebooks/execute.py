@@ -25,5 +25,7 @@ if __name__ == "__main__":
     source, target = map(Path, sys.argv[1:])
     notebook = nbformat.read(source, as_version=4)
     resources = {"metadata": {"path": str(source.parent)}}
-    NotebookClient(notebook, kernel_manager_class=ThisPython, timeout=240, resources=resources).execute()
+    NotebookClient(
+        notebook, kernel_manager_class=ThisPython, timeout=240, record_timing=False, resources=resources
+    ).execute()
     nbformat.write(notebook, target)

@@ -103,6 +103,8 @@ class Fit:
         self._sums = [0.0] * 4
         self._in_epoch = 0
         self._per_epoch = max(1, int(self.facts.get("rounds_per_epoch") or 1))
+        # In the units of the target, as everywhere.
+        self._scale = float(self.facts.get("loss_scale") or 1.0)
 
     @property
     def staleness(self) -> int | None:
@@ -151,7 +153,7 @@ class Fit:
                 self._per_epoch = self._in_epoch
             self.epoch, self._in_epoch = event.epoch, 0
         self._in_epoch += 1
-        self.loss.add(at, event.epoch - 1 + min(1.0, self._in_epoch / self._per_epoch), event.loss)
+        self.loss.add(at, event.epoch - 1 + min(1.0, self._in_epoch / self._per_epoch), event.loss * self._scale)
         added = (event.rows, event.bytes, event.compute_seconds, event.load_seconds)
         self._sums = [total + new for total, new in zip(self._sums, added, strict=True)]
         self.work.add(at, *self._sums)

@@ -15,7 +15,7 @@ FORMAT = 1
 
 _OF_FIT = (
     "estimator strategy n_replicas n_blocks n_rows n_features max_epochs rounds_per_epoch staleness epochs_done "
-    "rows_done"
+    "rows_done loss_scale"
 ).split()
 
 KINDS: dict[str, type[Any]] = {
