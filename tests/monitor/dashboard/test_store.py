@@ -186,3 +186,8 @@ def test_a_hundred_thousand_events_take_little_time_and_memory(replicas):
     assert fit.counts["recovery"] == 200 and fit.counts["reassigned"] > 40_000
     # The making of the events and of the messages is counted too; a scheduler does neither.
     assert spent < 20 and drawn < 1
+
+
+def test_losses_are_in_the_units_of_the_target():
+    fit = stored(round_end(1, 1, loss=0.25), facts={"loss_scale": 100.0})
+    assert fit.loss.last[-1] == 25.0
