@@ -139,7 +139,8 @@ def test_a_scheduler_killed_during_a_fit_is_named(strategy, tmp_path):
         arguments = ["train", str(tmp_path / "t.csv"), *options, "--scheduler", address]
         with subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, **pipes) as fit:
             try:
-                _until(fit.stderr, b"epoch=")
+                _until(fit.stderr, b"at most 100,000 epochs")
+                time.sleep(2.0)
                 scheduler.kill()
                 _, stderr = fit.communicate(timeout=100)
             finally:
