@@ -261,9 +261,14 @@ def _start() -> Client:
 
 def _close(client: Client) -> None:
     cluster = client.cluster
-    # Streams that close while they send say so at level INFO, after the cluster has given its silence up; and
-    # asyncio tells of an answer that nobody waits for any more, when its future is collected.
-    quiet = {logging.getLogger("distributed.batched"): logging.WARNING, logging.getLogger("asyncio"): logging.CRITICAL}
+    # Streams that close while they send say so at level INFO, after the cluster has given its silence up; a worker
+    # warns of a task that it leaves unfinished; and asyncio tells of an answer that nobody waits for any more, when
+    # its future is collected.
+    quiet = {
+        logging.getLogger("distributed.batched"): logging.WARNING,
+        logging.getLogger("distributed.worker.state_machine"): logging.ERROR,
+        logging.getLogger("asyncio"): logging.CRITICAL,
+    }
     levels = {logger: logger.level for logger in quiet}
     for logger, level in quiet.items():
         logger.setLevel(max(level, logger.getEffectiveLevel()))
