@@ -30,6 +30,7 @@ from daskdml._version import __version__
 __all__ = [
     "LOST",
     "check_workers",
+    "client_of_task",
     "close_embedded",
     "connection_lost",
     "current_client",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _lock = threading.Lock()
+_lock_of_clients = threading.Lock()
 _embedded: Client | None = None
 # Clusters of the process this one was forked from. Their threads did not come along: closing them would wait
 # for an answer that never comes, and letting go of them would close them.
@@ -218,6 +220,38 @@ def _client_of_task() -> Client | None:
     return get_client() if seceded else None
 
 
+def client_of_task() -> Client:
+    """The client with which the task that asks may use its cluster; for tasks that have left their thread.
+
+    Dask's own ``get_client`` makes the worker's client the default of the process, and its cluster the scheduler of
+    everything that is computed there. Where workers share the user's process that would take over the user's own
+    computations; this one is nobody's default.
+
+    Returns
+    -------
+    Client
+        Closed with the last worker of the process.
+
+    Raises
+    ------
+    ValueError
+        Outside a task.
+    """
+    worker = get_worker()
+    with _lock_of_clients:
+        if worker._client is None:
+            worker._client = Client(
+                worker.scheduler,
+                loop=worker.loop,
+                security=worker.security,
+                set_as_default=False,
+                direct_to_workers=True,
+                name="worker",
+            )
+            type(worker)._initialized_clients.add(worker._client)
+        return worker._client
+
+
 class _Embedded(LocalCluster):
     """A local cluster whose address is no host's: workers and scheduler speak inside the process."""
 
@@ -284,8 +318,8 @@ def _close(client: Client) -> None:
 
 
 def _after_fork() -> None:
-    global _embedded, _lock
-    _lock = threading.Lock()
+    global _embedded, _lock, _lock_of_clients
+    _lock, _lock_of_clients = threading.Lock(), threading.Lock()
     client, _embedded = _embedded, None
     if client is not None:
         _worker_logger.removeFilter(_raised_anyway)

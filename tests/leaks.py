@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, fields
 
+import dask
 import dask.threaded
 import psutil
 from distributed import Client
@@ -33,12 +34,13 @@ class Leftovers:
     ports: frozenset
     clients: frozenset
     files: frozenset
+    settings: frozenset
 
     @classmethod
     def now(cls):
         """What there is at this moment."""
         children = _children()
-        return cls(_threads(), children, _ports(children), _clients(), _files())
+        return cls(_threads(), children, _ports(children), _clients(), _files(), _settings())
 
     def __or__(self, other):
         """What there was at either of two moments."""
@@ -62,6 +64,7 @@ class Leftovers:
             "listening ports": now.ports - self.ports,
             "open clients": {address for _, address in now.clients - self.clients if address not in addresses},
             "temporary files": now.files - self.files,
+            "settings of Dask": now.settings - self.settings,
         }
         return [f"{what} {sorted(map(str, which))}" for what, which in new.items() if which]
 
@@ -112,3 +115,10 @@ def _files():
         # The folder's own two locks stay with it.
         names |= {entry.path for entry in os.scandir(workers) if entry.name not in ("global.lock", "purge.lock")}
     return frozenset(names)
+
+
+def _settings():
+    # A client that is the default sets it, and takes it back when it is closed: but two of them, closed out of order,
+    # leave it to a process without a client, which then can compute nothing any more.
+    scheduler = dask.config.get("scheduler", None)
+    return frozenset() if scheduler is None else frozenset({f"scheduler={scheduler}"})

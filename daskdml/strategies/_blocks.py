@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from daskdml.cluster import client_of_task
 from daskdml.data import Block, stream
 from daskdml.strategies._plan import Piece, Work, part_of
 from daskdml.strategies._work import Blocks
@@ -47,7 +48,7 @@ class BlockReader:
     def __init__(self, blocks: Blocks, inputs: Any = None):
         self._blocks = blocks
         self._inputs = inputs
-        self._client: Any = _client() if inputs is not None else None
+        self._client: Any = client_of_task() if inputs is not None else None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="daskdml-blocks")
         self._coming: tuple[int, Future] | None = None
         self._last: Block | None = None
@@ -137,9 +138,3 @@ class BlockReader:
             if any(future.status == "error" for future in futures):
                 raise
             raise InputsLost(f"the cluster has lost data that a block is made of ({error!r})") from error
-
-
-def _client() -> Any:
-    from distributed import get_client
-
-    return get_client()

@@ -208,3 +208,19 @@ def test_workers_are_known_also_while_the_client_forgets_them(own_embedded, monk
     assert set(worker_info(own_embedded)) == set(own_embedded.nthreads())
     memory = worker_memory(own_embedded)
     assert set(memory.limits) == set(memory.threads) == set(own_embedded.nthreads())
+
+
+def test_a_fit_on_the_embedded_cluster_takes_over_no_computation_of_the_users():
+    done = run(
+        """
+        import dask, dask.array as da, numpy as np
+        from distributed.client import _get_global_client
+        from daskdml.linear_model import SGDClassifier
+
+        rng = np.random.default_rng(0)
+        X = da.from_array(rng.standard_normal((400, 3)), chunks=(100, 3))[rng.permutation(400)]
+        SGDClassifier(strategy="ssp", max_iter=2, tol=None).fit(X, np.arange(400) % 2)
+        print(dask.config.get("scheduler", None), _get_global_client())
+        """
+    )
+    assert done.stdout == "None None\n", done.stderr

@@ -24,6 +24,8 @@ def runner(status):
         raise FuturesCancelledError([CancelledFuturesGroup([], "lost")])
 
     one._epoch, one._job_again = lost, lambda: None
+    one.told = []
+    one.on_loss = one.told.append
     return one
 
 
@@ -39,4 +41,4 @@ def test_an_epoch_lost_too_often_is_told_without_objects():
     one = runner("running")
     with pytest.raises(RuntimeError, match="lost the parameters of this epoch 6 times, the limit") as caught:
         one.epoch(None, [], None, None)
-    assert len(one.attempts) == 6 and "0x" not in str(caught.value)
+    assert len(one.attempts) == 6 and len(one.told) == 5 and "0x" not in str(caught.value)

@@ -22,6 +22,8 @@ pytestmark = [
 EMPTY = "could not set initial ranges"
 # Whatever is seen at any time of the fit; the rest has to be there at its end.
 PASSING = {"daskdml_cache"}
+# Long enough for a page that is brought up to date every two seconds.
+EPOCHS = 12
 
 
 def block(seed, rows=2_000, columns=20):
@@ -66,7 +68,7 @@ def test_every_plot_tells_of_a_fit_with_a_straggler_and_a_killed_worker(process_
     (pid,) = client.run(os.getpid, workers=[victim]).values()
     X, y = data()
     clf = SGDClassifier(
-        strategy=SSP(2, n_replicas=3), max_iter=6, tol=None, random_state=0, memory_budget="600kB",
+        strategy=SSP(2, n_replicas=3), max_iter=EPOCHS, tol=None, random_state=0, memory_budget="600kB",
         early_stopping=True, n_iter_no_change=50,
     )  # fmt: skip
     # The page before any fit: the scheduler has it once somebody has asked for it.
@@ -78,12 +80,15 @@ def test_every_plot_tells_of_a_fit_with_a_straggler_and_a_killed_worker(process_
         fit.start()
         try:
             assert until(lambda: len(last(plotted(driver), "daskdml_clocks", "clock")) == 3)
-            running = facts(driver)
+            # Before workers die, and replicas move.
+            assert until(lambda: any(last(plotted(driver), "daskdml_stragglers", "slow")))
+            running, flagged = facts(driver), last(plotted(driver), "daskdml_stragglers", "slow")
             os.kill(pid, signal.SIGKILL)
         finally:
             fit.join()
         assert "running" in running
-        assert until(lambda: "over, all epochs done" in facts(driver))
+        # A refresh that took long on a busy machine puts the next one off.
+        assert until(lambda: "over, all epochs done" in facts(driver), seconds=100.0), facts(driver)
         page = plotted(driver)
         first_view = pages_complaints(driver)
         # The page opened after the fit shows the same.
@@ -100,8 +105,9 @@ def test_every_plot_tells_of_a_fit_with_a_straggler_and_a_killed_worker(process_
     assert {name: plot for name, plot in page.items() if name not in PASSING} == {
         name: plot for name, plot in after.items() if name not in PASSING
     }
-    slow = clf.replicas_[clf.replicas_["reassigned"] == 0].groupby("replica")["worker"].last() == straggler
-    assert last(after, "daskdml_stragglers", "slow") == slow.tolist()
+    # Where a replica was so slow that others trained all it had, nothing tells whose it was.
+    own = clf.replicas_[clf.replicas_["reassigned"] == 0].groupby("replica")["worker"].first()
+    assert {own.get(replica, straggler) for replica, slow in enumerate(flagged) if slow} == {straggler}
 
 
 def facts(driver):
@@ -114,7 +120,7 @@ def equals_history(page, clf):
     history, replicas = clf.history_, clf.replicas_
     assert last(page, "daskdml_loss", "loss") == pytest.approx(history["loss"].tolist(), rel=1e-9)
     scores = history["validation_score"].dropna().tolist()
-    assert last(page, "daskdml_loss_epochs", "score", 1) == pytest.approx(scores, rel=1e-9) and len(scores) == 6
+    assert last(page, "daskdml_loss_epochs", "score", 1) == pytest.approx(scores, rel=1e-9) and len(scores) == EPOCHS
     lags = np.zeros(3, dtype=int)
     for counts in history["staleness_histogram"]:
         lags[: len(counts)] += counts
