@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _EVERY = 2000
 # Of the scheduler's time, what bringing an open page up to date may take.
 _SHARE = 0.01
+# Seconds that it is put off at most.
+_LATEST = 10.0
 _NEWEST = "newest"
 _CHOICE = ".bk-input {background-color: var(--daskdml-ground); color: var(--daskdml-ink);}"
 _STATES = {"max_iter": "over, all epochs done", "converged": "over, converged", "stopped": "stopped by a callback"}
@@ -86,13 +88,15 @@ class _Shown:
         seen = (None, 0) if fit is None else (fit.id, fit.version)
         another = self._seen is None or seen[0] != self._seen[0]
         began = time.monotonic()
-        if seen == self._seen or (began < self._next and not another):
+        # How a fit ended is shown at once: it has nothing to lose any more.
+        waits = began < self._next and fit is not None and fit.running
+        if seen == self._seen or (waits and not another):
             return False
         self._seen = seen
         if fit is not None:
             for plot in self._plots:
                 plot.update(fit)
-        self._next = began + (time.monotonic() - began) / _SHARE
+        self._next = began + min((time.monotonic() - began) / _SHARE, _LATEST)
         return True
 
 
