@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import gc
 import logging
 import os
@@ -19,8 +20,8 @@ from typing import Any
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster, get_client, get_worker
-from distributed.client import FutureCancelledError
+from distributed import Client, Future, LocalCluster, get_client, get_worker
+from distributed.client import FutureCancelledError, _wait, default_client
 from distributed.comm.core import CommClosedError
 from distributed.threadpoolexecutor import thread_state
 from distributed.utils import format_dashboard_link
@@ -37,6 +38,7 @@ __all__ = [
     "embedded",
     "local",
     "retire",
+    "wait_with",
     "worker_info",
 ]
 
@@ -238,6 +240,10 @@ def client_of_task() -> Client:
         Outside a task.
     """
     worker = get_worker()
+    with contextlib.suppress(ValueError):
+        of_process = default_client()
+        if of_process.scheduler is not None and of_process.scheduler.address == worker.scheduler.address:
+            return of_process
     with _lock_of_clients:
         if worker._client is None:
             worker._client = Client(
@@ -250,6 +256,20 @@ def client_of_task() -> Client:
             )
             type(worker)._initialized_clients.add(worker._client)
         return worker._client
+
+
+def wait_with(client: Client, futures: Sequence[Future], when: str = "ALL_COMPLETED", timeout: float = 2.0) -> None:
+    """Wait for futures of a client that need not be the default one.
+
+    Dask's ``wait`` asks the default client, and making one the default for a while is a setting of the whole process:
+    two threads that do so at once may leave it to all others.
+
+    Raises
+    ------
+    TimeoutError
+        Where they are not done after ``timeout`` seconds.
+    """
+    client.sync(_wait, futures, timeout=timeout, return_when=when)
 
 
 class _Embedded(LocalCluster):

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from dask.utils import format_bytes
-from distributed import Client, Future, KilledWorker, wait
+from distributed import Client, Future, KilledWorker
 
-from daskdml.cluster import connection_lost, worker_info
+from daskdml.cluster import connection_lost, wait_with, worker_info
 from daskdml.data._block import Recipe
 from daskdml.data._memory import likely_block_bytes
 
@@ -33,8 +33,7 @@ def wait_for(client: Client, futures: Sequence[Future], when: str, patience: flo
     idle_since: float | None = None
     while True:
         try:
-            with client.as_current():
-                wait(futures, timeout=2.0, return_when=when)
+            wait_with(client, futures, when)
             return
         except TimeoutError:
             found = trouble(client, patience)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from distributed import Client, Future, wait
+from distributed import Client, Future
 
-from daskdml.cluster import LOST, connection_lost
+from daskdml.cluster import LOST, connection_lost, wait_with
 from daskdml.data import Dataset
 from daskdml.server import Changes, Group, Refused, ServerLost, Unreachable
 from daskdml.strategies._blocks import InputsLost
@@ -166,7 +166,7 @@ class Runners:
         try:
             for number in self._running:
                 self._group.ledger("dismiss", number)
-            wait([running.future for running in self._running.values()], timeout=5.0)
+            wait_with(self.client, [running.future for running in self._running.values()], timeout=5.0)
         except Exception as error:
             # Whatever it is, the error that brought us here is the one to be told.
             logger.info("replicas may still run: %r", error)
