@@ -425,8 +425,7 @@ class AsynchronousFit:
             return
         self._told.add((number, lane))
         if heard := [found for part in parts if part is not None for found in part.report.parts]:
-            epoch = next(plan.epoch for plan in self._plans if plan.first <= number < plan.first + plan.clocks)
-            self.teller.on_clock(epoch, number + 1, heard)
+            self.teller.on_clock(number + 1, heard)
 
     @property
     def _tickets_of_clock(self) -> int:

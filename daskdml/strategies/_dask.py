@@ -31,7 +31,7 @@ from daskdml.strategies._homes import settled
 from daskdml.strategies._limits import budget
 from daskdml.strategies._plan import Work, segments
 from daskdml.strategies._strategy import Agreed, OnRound, Synchronous
-from daskdml.strategies._work import Blocks, Report
+from daskdml.strategies._work import Blocks, Report, nobody_told
 
 logger = logging.getLogger("daskdml")
 
@@ -70,7 +70,7 @@ class DaskRunner:
         self._count = 0
         self._homes: dict[int, str] = {}
         self._latest: Any = None
-        self.on_loss: Callable[[str], None] = _nothing
+        self.on_loss: Callable[[str], None] = nobody_told
 
     def epoch(
         self,
@@ -300,7 +300,3 @@ class DaskRunner:
 
     def _wait(self, futures: list[Future], when: str) -> None:
         wait_for(self.client, futures, when, _PATIENCE)
-
-
-def _nothing(what: str) -> None:
-    """Nobody is told."""

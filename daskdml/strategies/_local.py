@@ -11,7 +11,7 @@ from daskdml.models import Model
 from daskdml.monitor import StopTraining
 from daskdml.strategies._plan import Work
 from daskdml.strategies._strategy import Agreed, OnRound, Synchronous
-from daskdml.strategies._work import InMemory, evaluate_pieces
+from daskdml.strategies._work import InMemory, evaluate_pieces, nobody_told
 
 
 class LocalRunner:
@@ -22,7 +22,7 @@ class LocalRunner:
         self.model = model
         self.blocks = blocks
         # Of a runner, and never needed here: nothing is lost but with the process.
-        self.on_loss: Callable[[str], None] = _nothing
+        self.on_loss: Callable[[str], None] = nobody_told
 
     def epoch(
         self,
@@ -51,10 +51,6 @@ class LocalRunner:
 
     def close(self) -> None:
         """Nothing to give back."""
-
-
-def _nothing(what: str) -> None:
-    """Nobody is told."""
 
 
 def _same(agreed: Agreed) -> Agreed:

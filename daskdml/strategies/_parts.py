@@ -1,42 +1,17 @@
-"""What each replica did by itself, and when: workers' clocks are brought to the driver's."""
+"""What each replica did by itself, and when: workers' clocks are brought to the driver's.
+
+A part is what a task tells of its work for a replica: a ReplicaRound that does not know its round yet (0), and whose
+``begin`` is by the clock of its worker.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import zip_longest
 
 from daskdml.monitor import ReplicaRound
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A task's work for a replica: ``begin`` by the clock of its worker, the rest as in :class:`ReplicaRound`."""
-
-    replica: int
-    begin: float
-    seconds: float
-    compute_seconds: float
-    load_seconds: float
-    wait_seconds: float
-    gate_seconds: float = 0.0
-    communicate_seconds: float = 0.0
-    rows: int = 0
-    bytes: int = 0
-    sent_bytes: int = 0
-    received_bytes: int = 0
-    staleness: int = 0
-    reassigned: int = 0
-    cache_memory_bytes: int = 0
-    cache_disk_bytes: int = 0
-    shard_bytes: tuple[int, ...] = ()
-    worker: str | None = None
-
-    @property
-    def end(self) -> float:
-        """By the same clock as ``begin``."""
-        return self.begin + self.seconds
 
 
 class WorkerClocks:
@@ -66,20 +41,20 @@ class WorkerClocks:
         self._bounds[worker] = low, high
         return min(max(0.0, low), high)
 
-    def moved(self, parts: Iterable[Part], asked: float) -> list[Part]:
+    def moved(self, parts: Iterable[ReplicaRound], asked: float) -> list[ReplicaRound]:
         """The parts with ``begin`` by the driver's clock; they are heard of now."""
         heard = time.time()
-        shifts = [(part, self.shift(part.worker, part.begin, part.end, asked, heard)) for part in parts]
+        shifts = [(part, self.shift(part.worker, part.begin, _end(part), asked, heard)) for part in parts]
         return [replace(part, begin=part.begin + shift) if shift else part for part, shift in shifts]
 
 
-def merged(parts: list[Part]) -> Part:
+def merged(parts: list[ReplicaRound]) -> ReplicaRound:
     """The work of several tasks for one replica in one round; the worker is that which did most rows."""
     if len(parts) == 1:
         return parts[0]
-    begin, end = min(part.begin for part in parts), max(part.end for part in parts)
+    begin, end = min(part.begin for part in parts), max(map(_end, parts))
     idle = max(0.0, end - begin - sum(part.seconds for part in parts))
-    most, latest = max(parts, key=lambda part: part.rows), max(parts, key=lambda part: part.end)
+    most, latest = max(parts, key=lambda part: part.rows), max(parts, key=_end)
     sums = {name: sum(getattr(part, name) for part in parts) for name in _SUMS}
     return replace(
         most,
@@ -100,27 +75,10 @@ _SUMS = (
 ).split()
 
 
-def as_event(part: Part, epoch: int, number: int, started: float) -> ReplicaRound:
-    """What listeners hear of it; ``started`` is when the fit began, by the driver's clock."""
-    return ReplicaRound(
-        part.replica,
-        number,
-        epoch,
-        part.worker,
-        part.begin - started,
-        part.seconds,
-        part.compute_seconds,
-        part.load_seconds,
-        part.wait_seconds,
-        part.gate_seconds,
-        part.communicate_seconds,
-        part.rows,
-        part.bytes,
-        part.sent_bytes,
-        part.received_bytes,
-        part.staleness,
-        part.reassigned,
-        part.cache_memory_bytes,
-        part.cache_disk_bytes,
-        part.shard_bytes,
-    )
+def as_event(part: ReplicaRound, number: int, started: float) -> ReplicaRound:
+    """What listeners hear of it in round ``number``; ``started`` is when the fit began, by the driver's clock."""
+    return replace(part, round=number, begin=part.begin - started)
+
+
+def _end(part: ReplicaRound) -> float:
+    return part.begin + part.seconds

@@ -15,6 +15,7 @@ import numpy as np
 
 from daskdml.data import Block
 from daskdml.models import Layout, Model, Totals
+from daskdml.monitor import ReplicaRound
 from daskdml.server import (
     Directory,
     Own,
@@ -33,10 +34,9 @@ from daskdml.server import (
     withdraw,
 )
 from daskdml.strategies._blocks import BlockReader
-from daskdml.strategies._parts import Part
 from daskdml.strategies._plan import Holdout, Piece, Work, cut, mixed_shares, plan_replica, shares
 from daskdml.strategies._ssp import Asynchronous
-from daskdml.strategies._work import Blocks, Report, cached_bytes
+from daskdml.strategies._work import Blocks, Report, cached_bytes, worker_address
 
 # Updates a runner has trained and not yet heard of; more would hide a server that cannot keep up.
 _IN_FLIGHT = 2
@@ -126,7 +126,7 @@ _processes_lock = threading.Lock()
 @contextlib.contextmanager
 def _parameters(job: ReplicaJob, start: Begin) -> Iterator[Parameters]:
     """The process's copy of the parameters, opened by its first runner and closed by the last."""
-    key = f"{job.token}-{job.generation}-{_worker_address()}"
+    key = f"{job.token}-{job.generation}-{worker_address()}"
     with _processes_lock:
         if key not in _processes:
             strategy = job.strategy
@@ -154,12 +154,6 @@ def _parameters(job: ReplicaJob, start: Begin) -> Iterator[Parameters]:
                 del _processes[key]
         if last:
             shared.parameters.close()
-
-
-def _worker_address() -> str:
-    from distributed import get_worker
-
-    return str(get_worker().address)
 
 
 def run_replica(job: ReplicaJob, start: Begin) -> int:
@@ -333,8 +327,11 @@ class _Runner:
         """The report, which also says that it is this replica's, and where and when it worked."""
         put_seconds, self._put_seconds = self._put_seconds, 0.0
         memory, disk = cached_bytes(self.job.blocks)
-        part = Part(
+        part = ReplicaRound(
             ticket.lane,
+            0,
+            ticket.epoch,
+            worker_address(),
             begin - put_seconds,
             seconds + put_seconds,
             report.compute_seconds,
@@ -348,10 +345,9 @@ class _Runner:
             report.received_bytes,
             max(report.staleness),
             report.reassigned,
-            shard_bytes=traffic.by_shard(self.job.partition.n_shards),
-            worker=_worker_address(),
             cache_memory_bytes=memory,
             cache_disk_bytes=disk,
+            shard_bytes=traffic.by_shard(self.job.partition.n_shards),
         )
         return replace(report, parts=(part,))
 

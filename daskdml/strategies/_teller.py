@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from daskdml.models import Model
-from daskdml.monitor import CallbackList, EpochEnd, Recovery, RoundEnd, ServerStart, StopTraining
-from daskdml.strategies._parts import Part, WorkerClocks, as_event, merged
+from daskdml.monitor import CallbackList, EpochEnd, Recovery, ReplicaRound, RoundEnd, ServerStart, StopTraining
+from daskdml.strategies._parts import WorkerClocks, as_event, merged
 from daskdml.strategies._work import Report
 
 # What a teller adds up over rounds.
@@ -65,20 +65,20 @@ class Teller:
 
     def on_replicas(self, report: Report) -> None:
         """What each replica did in the round of which :meth:`on_round` will tell."""
-        lanes: dict[int, list[Part]] = {}
+        lanes: dict[int, list[ReplicaRound]] = {}
         for part in self._clocks.moved(report.parts, self.asked):
             lanes.setdefault(part.replica, []).append(part)
         parts = [merged(lanes[replica]) for replica in sorted(lanes)]
-        last = max((part.end for part in parts), default=0.0)
+        last = max((part.begin + part.seconds for part in parts), default=0.0)
         for part in parts:
             # Those of one process work one after another, and wait for nobody.
-            gate = 0.0 if part.worker is None else last - part.end
+            gate = 0.0 if part.worker is None else last - part.begin - part.seconds
             together = replace(part, gate_seconds=gate, communicate_seconds=report.agree_seconds)
-            self._on_replica(together, self.epoch, self.round + 1)
+            self._on_replica(together, self.round + 1)
 
-    def on_clock(self, epoch: int, number: int, parts: list[Part]) -> None:
+    def on_clock(self, number: int, parts: list[ReplicaRound]) -> None:
         """What a replica did in a clock, told before the clock is over for all."""
-        self._on_replica(merged(self._clocks.moved(parts, self.began)), epoch, number)
+        self._on_replica(merged(self._clocks.moved(parts, self.began)), number)
 
     def on_server(self, shards: Iterable[int]) -> None:
         """A parameter server holds the model, in shards of so many bytes."""
@@ -94,9 +94,9 @@ class Teller:
         except StopTraining as wish:
             self._wish = wish
 
-    def _on_replica(self, part: Part, epoch: int, number: int) -> None:
+    def _on_replica(self, part: ReplicaRound, number: int) -> None:
         try:
-            self.listeners.on_replica_round(as_event(part, epoch, number, self.began))
+            self.listeners.on_replica_round(as_event(part, number, self.began))
         except StopTraining as wish:
             # The round is told of first.
             self._wish = wish

@@ -14,7 +14,7 @@ import numpy as np
 
 from daskdml.data import Block, CacheSpec, MemoryPlan, cache_usage, stream
 from daskdml.models import Model, Totals
-from daskdml.strategies._parts import Part
+from daskdml.monitor import ReplicaRound
 from daskdml.strategies._plan import Piece, Work, part_of
 
 
@@ -43,7 +43,7 @@ class Report:
     staleness: tuple[int, ...] = ()
     # Of the task that makes one of what all bring.
     agree_seconds: float = 0.0
-    parts: tuple[Part, ...] = ()
+    parts: tuple[ReplicaRound, ...] = ()
 
     def __add__(self, other: Report) -> Report:
         sums = map(operator.add, _COUNTS(self), _COUNTS(other))
@@ -171,8 +171,11 @@ def _told_apart(
     work: Work, begin: float, rows: int, report: Report, totals: Totals | None, blocks: Blocks | InMemory
 ) -> Report:
     """The report of a replica, which also says that it is this replica's, and where and when it worked."""
-    part = Part(
+    part = ReplicaRound(
         work.replica,
+        0,
+        work.epoch,
+        None,
         begin,
         time.time() - begin,
         report.compute_seconds,
@@ -193,6 +196,10 @@ def cached_bytes(blocks: Blocks) -> tuple[int, int]:
         return 0, 0
     usage = cache_usage(blocks.cache.token)
     return usage["memory_bytes"], usage["disk_bytes"]
+
+
+def nobody_told(what: str) -> None:
+    """A runner's ``on_loss`` until somebody listens."""
 
 
 def worker_address() -> str | None:

@@ -7,8 +7,8 @@ from distributed import Client, LocalCluster
 
 from daskdml import SSP, Averaging
 from daskdml.linear_model import SGDClassifier
-from daskdml.monitor import Callback, EpochsEnd, History, ReplicaTable, StopTraining
-from daskdml.strategies._parts import Part, WorkerClocks, merged
+from daskdml.monitor import Callback, EpochsEnd, History, ReplicaRound, ReplicaTable, StopTraining
+from daskdml.strategies._parts import WorkerClocks, merged
 from tests.monitor.events import info, replica_round
 
 X = np.random.default_rng(0).standard_normal((4_000, 8)).astype(np.float32)
@@ -143,7 +143,8 @@ def test_a_wrong_clock_is_moved_to_where_it_can_be_right(off):
 
 def test_tasks_of_one_replica_are_one_part():
     def part(**changed):
-        return Part(**{"replica": 1, "compute_seconds": 1.0, "load_seconds": 0.0, "wait_seconds": 0.5} | changed)
+        always = {"replica": 1, "round": 0, "epoch": 1, "load_seconds": 0.0, "wait_seconds": 0.5}
+        return ReplicaRound(**always | {"compute_seconds": 1.0} | changed)
 
     together = merged(
         [
