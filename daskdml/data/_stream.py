@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -37,8 +37,9 @@ class stream:
     Parameters
     ----------
     dataset_or_recipes : Dataset or sequence of Recipe
-    inputs : mapping, optional
-        By block index, the values of the futures of ``Dataset.inputs``; released as their block is made.
+    inputs : mapping or callable, optional
+        By block index, the values of the futures of ``Dataset.inputs``; released as their block is made. A callable
+        gives them for a recipe, and is called only for a block that the cache does not have.
     cache : CacheSpec, optional
         Keep and look for blocks in the cache of this process.
     prefetch : int, default 1
@@ -58,7 +59,7 @@ class stream:
     def __init__(
         self,
         dataset_or_recipes: Any,
-        inputs: Mapping[int, Sequence[Any]] | None = None,
+        inputs: Mapping[int, Sequence[Any]] | Callable[[Any], Sequence[Any]] | None = None,
         *,
         cache: CacheSpec | None = None,
         prefetch: int = 1,
@@ -68,7 +69,8 @@ class stream:
             raise ValueError(f"prefetch must be at least 0, got {prefetch}")
         recipes: Iterable[Recipe] = getattr(dataset_or_recipes, "recipes", dataset_or_recipes)
         self._recipes = deque(recipes)
-        self._inputs = dict(inputs or {})
+        self._fetch = inputs if callable(inputs) else None
+        self._inputs = {} if callable(inputs) else dict(inputs or {})
         self._cache = cache
         self._plan = plan
         self._prefetch = prefetch
@@ -166,7 +168,7 @@ class stream:
             if self._limit and recipe.rows is None:
                 announce(self._worker, recipe)
             try:
-                block = recipe.resolve(values.pop())
+                block = recipe.resolve(values.pop() if self._fetch is None else self._fetch(recipe))
             except MemoryError as error:
                 raise MemoryError(
                     f"block {recipe.index} does not fit in memory ({error}): rechunk X to fewer rows a block"

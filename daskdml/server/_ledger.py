@@ -25,6 +25,11 @@ class Stop:
     reason: str = "over"
 
 
+# Seconds within which nobody is late: messages take milliseconds. Tickets of less would be handed to and fro among
+# replicas that are as fast as one another, and each worker would read the blocks of all.
+_SOON = 0.02
+
+
 class _Lane:
     """The books of one lane: which tickets are done, and which may still be claimed.
 
@@ -395,7 +400,7 @@ class Ledger:
         best: tuple[int, int, int, int] | None = None
         for index, lane in enumerate(self._lanes):
             live = self._of_lane[index]
-            if index == known.lane or (live and not self.reassign):
+            if index == known.lane or (live and (not self.reassign or self._has_just_begun(index, now))):
                 continue
             spare = self._first_extra(index) or lane.spare(self._end, self._is_reserved(index, now))
             if spare is None or spare[0] > self._gate:
@@ -403,6 +408,11 @@ class Ledger:
             if best is None or (spare[0], lane.clock) < best[:2]:
                 best = (spare[0], lane.clock, index, spare[1])
         return None if best is None else self._ticket(best[0], best[2], best[3])
+
+    def _has_just_begun(self, lane: int, now: float) -> bool:
+        """Whether a runner of the lane is at work, and not for longer than messages take."""
+        held = (self._runners[runner].held.values() for runner in self._of_lane[lane])
+        return any(began is not None and now - began < _SOON for one in held for _, began in one)
 
     def _is_reserved(self, lane: int, now: float) -> bool:
         """Whether a runner of the lane is free and about to claim its next ticket.
@@ -422,7 +432,7 @@ class Ledger:
     def _patience(self) -> float:
         """How long a ticket is kept for its own runner."""
         if self._durations.median is not None:
-            return self._durations.median
+            return max(self._durations.median, _SOON)
         # Nothing to compare with: someone must be at work, or all would wait for one another.
         return float("inf") if self._holders else 0.0
 
@@ -453,12 +463,13 @@ class Ledger:
         # The first tickets of a fit compile and load; two or three say nothing yet.
         if median is None or self.speculate is None or len(self._durations.recent) < 3:
             return float("inf")
-        return self.speculate * median
+        return max(self.speculate * median, _SOON)
 
     def due(self, now: float) -> float | None:
         """Seconds after which a claim answered by None may succeed without any other change; None: never."""
         limit, patience = self._limit, self._patience
         times = [began + limit for _, began, _ in self._alone(now)] if limit < float("inf") else []
+        times += [began + _SOON for _, began, _ in self._alone(now)]
         times += [r.late_since + patience for r in self._runners.values() if r.late_since is not None]
         later = [time - now for time in times if now < time < float("inf")]
         return min(later, default=None)

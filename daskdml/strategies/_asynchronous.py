@@ -32,7 +32,7 @@ from daskdml.server import (
     default_shards,
 )
 from daskdml.strategies._checkpoint import Checkpoint, already_further, of_other_rows
-from daskdml.strategies._clocks import FEWEST_CLOCKS, MOST_CLOCKS, Clock, clocks_for
+from daskdml.strategies._clocks import FEWEST_CLOCKS, MOST_CLOCKS, Clock, Pace, clocks_for
 from daskdml.strategies._limits import budget
 from daskdml.strategies._replica import EpochPlan, PartReport, ReplicaJob
 from daskdml.strategies._runners import Runners
@@ -112,7 +112,7 @@ class AsynchronousFit:
         self._told: set[tuple[int, int]] = set()
         self._emitted = 0
         self._validation: np.ndarray | None = None
-        self._cost = [0, 0.0, 0.0]
+        self._pace = Pace()
         self._reason: str | None = None
         self._minimum = self._unheard = 0
         self._expected: int | None = None
@@ -291,7 +291,7 @@ class AsynchronousFit:
         self._validation = saved["validation"]
         self._emitted = saved["emitted"]
         self._runners.next = saved["next_runner"]
-        self._cost = list(saved["cost"])
+        self._pace = Pace(saved.get("pace", ()))
         self._snapshots = saved["shards"]
         self._generation = saved["generation"]
         self._begins = {generation: dict(begin) for generation, begin in saved["begins"]}
@@ -336,14 +336,15 @@ class AsynchronousFit:
             return max(1, -(-schedule.n_blocks // schedule.n_replicas))
         if strategy.clock_blocks is not None:
             return max(1, round(schedule.n_blocks / schedule.n_replicas / strategy.clock_blocks))
-        tickets, train, sync = self._cost
         first = max(FEWEST_CLOCKS, 16 * (strategy.staleness or 0))
         first = min(MOST_CLOCKS, max(first, -(-schedule.n_blocks // schedule.n_replicas)))
         # With staleness 0 the result must not depend on what was measured.
-        if not self.teller.epochs or not tickets or strategy.staleness == 0:
+        pace = self._pace.of(self.teller.epochs)
+        self._pace.forget_before(self.teller.epochs)
+        if pace is None or strategy.staleness == 0:
             return first
-        each = train / self.teller.epochs / schedule.n_replicas
-        return clocks_for(each, sync / tickets * strategy.splits, max(FEWEST_CLOCKS, 16 * (strategy.staleness or 0)))
+        train, sync = pace
+        return clocks_for(train, sync * strategy.splits, max(FEWEST_CLOCKS, 16 * (strategy.staleness or 0)))
 
     def _open_more(self) -> None:
         """Open the epochs that may begin now: one ahead, so that nobody waits at an epoch's end.
@@ -414,9 +415,7 @@ class AsynchronousFit:
         if clock.parts.get(ticket.id) is None:
             clock.parts[ticket.id] = part
             self._tell_replica(clock, ticket.clock, ticket.lane)
-            self._cost[0] += 1
-            self._cost[1] += part.train_seconds
-            self._cost[2] += part.sync_seconds
+            self._pace.note(ticket.epoch, ticket.lane, part.report)
 
     def _tell_replica(self, clock: Clock, number: int, lane: int, whole: bool = True) -> None:
         """A replica's clock is over: tell, once, without waiting for the others."""
@@ -568,7 +567,7 @@ class AsynchronousFit:
             "emitted": self._emitted,
             "generation": self._generation,
             "next_runner": self._runners.next,
-            "cost": list(self._cost),
+            "pace": self._pace.to_payload(),
         }
 
     def _snapshot(self) -> list[Any]:

@@ -120,9 +120,8 @@ class BlockReader:
 
     def _make(self, index: int) -> tuple[Block, float, str]:
         recipe = self._blocks.recipes[index]
-        given = {}
-        if self._client is not None and recipe.given:
-            given[index] = self._fetched(recipe.given)
+        # Asked for only if the cache lacks the block: work that blocks share is done anew for each that is asked for.
+        given = (lambda made: self._fetched(made.given)) if self._client is not None and recipe.given else None
         with stream([recipe], given, cache=self._blocks.cache, plan=self._blocks.plan, prefetch=0) as made:
             block, load = next(made)
         return block, load.seconds, load.source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,9 +57,44 @@ class Clock:
         """What `to_payload` gave."""
         parts = {}
         for ticket, sums, statistics in payload:
-            report = None if sums is None else PartReport(Report(Totals(*sums)), 0.0, 0.0, statistics)
+            report = None if sums is None else PartReport(Report(Totals(*sums)), statistics)
             parts[tuple(ticket)] = report
         return cls(parts)
+
+
+class Pace:
+    """What training and messages cost each replica, by epoch.
+
+    The size of clocks follows the last epoch that is over. Reading the data the first time does not count, since that
+    time does not come again; nor does waiting for a slower replica, which no size of clocks makes shorter: the one that
+    waited least tells what messages cost.
+    """
+
+    def __init__(self, sums: Iterable[tuple[int, int, int, float, float]] = ()) -> None:
+        # By epoch and lane: tickets, seconds of training, seconds of messages.
+        self._sums = {(epoch, lane): (tickets, train, sync) for epoch, lane, tickets, train, sync in sums}
+
+    def note(self, epoch: int, lane: int, report: Report) -> None:
+        """A ticket is done."""
+        tickets, train, sync = self._sums.get((epoch, lane), (0, 0.0, 0.0))
+        train += report.compute_seconds + (report.wait_seconds if epoch > 1 else 0.0)
+        sync += report.gate_seconds + sum(part.communicate_seconds for part in report.parts)
+        self._sums[epoch, lane] = tickets + 1, train, sync
+
+    def forget_before(self, epoch: int) -> None:
+        """Earlier epochs are of no interest any more."""
+        self._sums = {key: sums for key, sums in self._sums.items() if key[0] >= epoch}
+
+    def of(self, epoch: int) -> tuple[float, float] | None:
+        """Seconds of a replica's training in an epoch, and of messages in a ticket; None where nothing was heard."""
+        found = [sums for (of, _), sums in self._sums.items() if of == epoch]
+        if not found:
+            return None
+        return sum(train for _, train, _ in found) / len(found), min(sync / tickets for tickets, _, sync in found)
+
+    def to_payload(self) -> list[list[Any]]:
+        """What the constructor takes."""
+        return [[*key, *sums] for key, sums in self._sums.items()]
 
 
 def clocks_for(train: float, sync: float, fewest: int) -> int:

@@ -102,11 +102,9 @@ class Begin:
 
 @dataclass(frozen=True, eq=False)
 class PartReport:
-    """What training one ticket did; seconds of training with loading, and of reading parameters."""
+    """What training one ticket did."""
 
     report: Report
-    train_seconds: float
-    sync_seconds: float
     statistics: np.ndarray | None = None
     read: Read | None = None
 
@@ -318,7 +316,7 @@ class _Runner:
         )
         report = self._told_apart(ticket, report, begin, gate_seconds + trained - started, synced - started, traffic)
         read = self._read_of(ticket, reading) if self.job.strategy.trace else None
-        part = PartReport(report, trained - synced, synced - started, statistics, read)
+        part = PartReport(report, statistics, read)
         self._put(_Push(sent, whole, updates, ticket, part))
 
     def _told_apart(

@@ -59,9 +59,19 @@ def test_helper_takes_the_last_part_of_a_busy_lane():
     first = made.claim(1, 0.0)
     for part in range(3):
         assert work(made, 0).id == (0, 0, part)
-    helped = work(made, 0)
+    helped = work(made, 0, 1.0)
     assert (first.id, helped.id) == ((0, 1, 0), (0, 1, 2))
     assert made.claim(1, 1.0).id == (0, 1, 1)
+
+
+def test_nobody_helps_before_a_ticket_takes_longer_than_messages_do():
+    made = ledger(parts=2, speculate=None)
+    made.claim(1, 0.0)
+    work(made, 0), work(made, 0)
+    assert made.claim(0, 0.001) is None
+    soon = made.due(0.001)
+    assert 0 < soon < 0.1
+    assert made.claim(0, 0.001 + soon).id == (0, 1, 1)
 
 
 def test_without_reassignment_nobody_helps_a_live_runner():

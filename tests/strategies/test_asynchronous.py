@@ -90,6 +90,44 @@ def test_staleness_0_is_bit_identical(client):
     assert (a.coef_ == b.coef_).all()
 
 
+# Chunks that were made in this process, where the workers are.
+MADE = []
+
+
+def counted(chunk):
+    MADE.append(len(chunk))
+    return chunk
+
+
+def test_blocks_that_share_work_are_made_in_the_first_epoch_only(client):
+    MADE.clear()
+    rows, labels = lazy()
+    rows = da.map_blocks(counted, rows, dtype=float, meta=np.ones((0, 0)))
+    order = np.random.default_rng(1).permutation(N)
+    by_epoch = []
+
+    class Count(Callback):
+        def on_epoch_end(self, epoch):
+            by_epoch.append(len(MADE))
+
+    # One replica, which begins an epoch when it is through with the one before.
+    clf = estimator(SSP(3, 1, clock_rows=500), 4, callbacks=[Count()])
+    clf.fit(rows[order], labels[order])
+    assert by_epoch[0] > 0 and by_epoch[-1] == by_epoch[0]
+    assert clf.history_.query("epoch > 1")["blocks_from_memory"].sum() > 0
+
+
+def test_clocks_do_not_get_shorter_than_messages_for_data_that_were_slow_to_read(client):
+    def slow(block):
+        time.sleep(0.1)
+        return block
+
+    X, y = lazy()
+    clf = estimator(SSP(3, 2), 4).fit(da.map_blocks(slow, X, dtype=float), y)
+    # The fewest there may be: what takes time is reading, once, and messages.
+    assert clf.history_.query("epoch == 2")["round"].nunique() == 48
+
+
 @pytest.mark.parametrize("optimizer", ["adagrad", "adam", "momentum", "ftrl"])
 def test_an_optimizer_of_the_server_learns(client, optimizer):
     clf = fitted(SSP(1, optimizer=optimizer, **CLOCK), 8, learning_rate="constant", eta0=0.1)
