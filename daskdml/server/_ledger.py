@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from daskdml.server._clock import Ticket, TicketId, VectorClock
+from daskdml.server._lane import Durations, Lane
 
 
 @dataclass(frozen=True)
@@ -28,88 +28,6 @@ class Stop:
 # Seconds within which nobody is late: messages take milliseconds. Tickets of less would be handed to and fro among
 # replicas that are as fast as one another, and each worker would read the blocks of all.
 _SOON = 0.02
-
-
-class _Lane:
-    """The books of one lane: which tickets are done, and which may still be claimed.
-
-    Clocks from ``frontier`` on were never touched, so they need no memory: every part of them is free.
-    """
-
-    def __init__(self, parts: int, clock: int = 0) -> None:
-        self.parts = parts
-        self.clock = clock
-        self.frontier = clock
-        self.done: set[tuple[int, int]] = set()
-        self.free: list[tuple[int, int]] = []
-
-    def is_done(self, clock: int, part: int) -> bool:
-        return clock < self.clock or (clock, part) in self.done
-
-    def first(self, end: int) -> tuple[int, int] | None:
-        """The free ticket the lane's own runner would take."""
-        if self.free:
-            return self.free[0] if self.free[0][0] < end else None
-        return (self.frontier, 0) if self.frontier < end else None
-
-    def spare(self, end: int, reserved: bool) -> tuple[int, int] | None:
-        """The free ticket another runner should take: the last part of the nearest clock.
-
-        ``reserved`` keeps the first ticket for the lane's own runner.
-        """
-        first = self.first(end)
-        if first is None:
-            return None
-        self.touch(first[0])
-        last = self.free[bisect_right(self.free, (first[0], self.parts)) - 1]
-        if last != first or not reserved:
-            return last
-        if len(self.free) == 1 and self.frontier < end:
-            self.touch(self.frontier)
-        if len(self.free) == 1 or self.free[1][0] >= end:
-            return None
-        return self.free[bisect_right(self.free, (self.free[1][0], self.parts)) - 1]
-
-    def touch(self, clock: int) -> None:
-        while self.frontier <= clock:
-            self.free += [(self.frontier, part) for part in range(self.parts)]
-            self.frontier += 1
-
-    def take(self, clock: int, part: int) -> None:
-        """The ticket is free no longer, if it was."""
-        self.touch(clock)
-        at = bisect_right(self.free, (clock, part)) - 1
-        if at >= 0 and self.free[at] == (clock, part):
-            del self.free[at]
-
-    def give_back(self, clock: int, part: int) -> None:
-        if not self.is_done(clock, part) and (clock, part) not in self.free:
-            insort(self.free, (clock, part))
-
-    def finish(self, clock: int, part: int) -> None:
-        self.take(clock, part)
-        self.done.add((clock, part))
-        while all((self.clock, k) in self.done for k in range(self.parts)):
-            self.done -= {(self.clock, k) for k in range(self.parts)}
-            self.clock += 1
-
-
-class _Durations:
-    """The median of the last few durations."""
-
-    def __init__(self, values: Iterable[float] = (), size: int = 255) -> None:
-        self.recent = deque(values, maxlen=size)
-        self._sorted = sorted(self.recent)
-
-    def add(self, value: float) -> None:
-        if len(self.recent) == self.recent.maxlen:
-            del self._sorted[bisect_right(self._sorted, self.recent[0]) - 1]
-        self.recent.append(value)
-        insort(self._sorted, value)
-
-    @property
-    def median(self) -> float | None:
-        return self._sorted[len(self._sorted) // 2] if self._sorted else None
 
 
 @dataclass
@@ -181,7 +99,7 @@ class Ledger:
         self.staleness = staleness
         self.reassign = reassign
         self.speculate = speculate
-        self._lanes = [_Lane(parts) for _ in range(lanes)]
+        self._lanes = [Lane(parts) for _ in range(lanes)]
         self._minimum = 0
         # (epoch, first clock, clock after the last) of what was opened; only clocks below the end are still wanted.
         self._epochs: list[tuple[int, int, int]] = []
@@ -195,7 +113,7 @@ class Ledger:
         self._of_lane: list[set[int]] = [set() for _ in range(lanes)]
         self._abandoned: set[int] = set()
         self._holders: dict[TicketId, set[int]] = {}
-        self._durations = _Durations()
+        self._durations = Durations()
 
     # What there is to do -------------------------------------------------------------------------------------
 
@@ -227,7 +145,7 @@ class Ledger:
         untouched = all(lane.clock == lane.frontier == 0 for lane in self._lanes)
         if untouched:
             # A resumed fit: what lies before was done by an earlier one.
-            self._lanes = [_Lane(self.parts, first_clock) for _ in self._lanes]
+            self._lanes = [Lane(self.parts, first_clock) for _ in self._lanes]
             self._minimum = first_clock
         elif first_clock > self._minimum:
             raise ValueError(
@@ -583,7 +501,7 @@ class Ledger:
             for *ticket, began in saved["held"]:
                 self._hold(Ticket(*ticket), saved["runner"], began)
         self._left, self._abandoned = set(snapshot["left"]), set(snapshot["abandoned"])
-        self._durations = _Durations(snapshot["durations"])
+        self._durations = Durations(snapshot["durations"])
         return self
 
     @classmethod
@@ -611,7 +529,7 @@ class Ledger:
         somewhere = {(clock, lane, part) for state in states for lane, clock, parts in state["ahead"] for part in parts}
         for index in range(self.lanes):
             reached = [clock.lane_clock(index) for clock in clocks]
-            self._lanes[index] = _Lane(self.parts, min(reached))
+            self._lanes[index] = Lane(self.parts, min(reached))
             for clock in range(min(reached), max(reached)):
                 somewhere |= {(clock, index, part) for part in range(self.parts)}
         for id_ in sorted(somewhere):

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from distributed import Client, Future
 
-from daskdml.server._actors import LedgerHost, News, ShardHost
+from daskdml.server._actors import ShardHost
 from daskdml.server._clock import VectorClock
 from daskdml.server._ledger import Ledger
+from daskdml.server._ledger_host import LedgerHost, News
 from daskdml.server._parcels import messages
 from daskdml.server._remote import Directory, Ref, Refused, Remote, Unreachable
 from daskdml.server._shard import Push, Shard

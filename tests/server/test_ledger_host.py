@@ -3,8 +3,8 @@
 import asyncio
 
 from daskdml.server import Ledger
-from daskdml.server._actors import LedgerHost
 from daskdml.server._ledger import Stop
+from daskdml.server._ledger_host import LedgerHost
 
 RUNNERS = 20
 

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daskdml.server._check import check_trace
 from daskdml.server._clock import VectorClock, shares
 from daskdml.server._ledger import Ledger, Stop
 from daskdml.server._optimizers import Adam
+from daskdml.server._replay import replay
 from daskdml.server._shard import Push, Shard
 from daskdml.server._tables import Partition, Table, Update
-from daskdml.server._trace import Read, Trace, TraceError, check_trace, replay
+from daskdml.server._trace import Read, Trace, TraceError
 
 
 @dataclass(frozen=True)

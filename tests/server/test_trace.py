@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
+from daskdml.server._check import check_trace
 from daskdml.server._clock import Ticket
+from daskdml.server._replay import replay
 from daskdml.server._tables import Partition, Table, Update
-from daskdml.server._trace import Read, Trace, TraceError, check_trace, replay
+from daskdml.server._trace import Read, Trace, TraceError
 
 LANES, CLOCKS = 2, 4
 
