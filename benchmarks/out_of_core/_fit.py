@@ -56,7 +56,7 @@ def fit(files: Files, workers: int, limit: str, epochs: int, read: Cached, cold:
             callbacks=[between],
         )  # fmt: skip
         moved = client.run(_moved)
-        clf.fit(X, y, classes=[0, 1])
+        clf.fit(X, y)
         moved = {k: sum(m[k] for m in client.run(_moved).values()) - sum(m[k] for m in moved.values()) for k in MOVED}
         peaks = list(client.run(peak_memory).values())
         restarts = len(set(client.run(os.getpid).values()) - before)

@@ -32,7 +32,7 @@ class Size:
 
 
 FULL = Size(10e9, "1GB", 5, frozenset({4, 5}), 3)
-QUICK = Size(0.6e9, "500MB", 3, frozenset({3}), 2)
+QUICK = Size(0.6e9, "700MB", 3, frozenset({3}), 2)
 
 
 def run(full: bool, arguments: Sequence[str] = ()) -> dict[str, Any]:
