@@ -226,7 +226,8 @@ def run(full: bool = False) -> None:
     failures: list[str] = []
     with local(2, threads_per_worker=2, dashboard_address="127.0.0.1:0") as client:
         client.wait_for_workers(2)
-        for name, (load, most, epochs) in PROBLEMS.items():
+        for name, (load, most, epochs) in list(PROBLEMS.items())[: None if full else 2]:
+            epochs = epochs if full else 2
             try:
                 problem = load().first(most if full else 8_000)
             except FileNotFoundError as error:

@@ -55,7 +55,7 @@ def run(full: bool = False) -> None:
         X, y = data(size.rows)
         client.register_plugin(DashboardPlugin())
         for name, strategy in strategies.items():
-            seconds, processor, events = turns(client, strategy, X, y, size)
+            seconds, processor, events = turns(client, strategy, X, y, size, drawn=full)
             figures[name] = {"seconds": seconds, "processor_seconds": processor, "events": events}
             for side in seconds:
                 ratios = [a / b for a, b in zip(seconds[side], seconds[OFF], strict=True)]
@@ -79,10 +79,13 @@ def data(n_rows: int) -> tuple[Any, Any]:
 
 
 def turns(
-    client: Any, strategy: Any, X: Any, y: Any, size: Size
+    client: Any, strategy: Any, X: Any, y: Any, size: Size, drawn: bool
 ) -> tuple[dict[str, list[float]], dict[str, list[float]], int]:
-    """Seconds of each fit, seconds of the processor in this process, and how many events a fit has."""
-    sides = [OFF, ON, OPEN] + [DRAWN] * bool(shutil.which("chromium") and shutil.which("chromedriver"))
+    """Seconds of each fit, seconds of the processor in this process, and how many events a fit has.
+
+    Without ``drawn``, as at the quick size, nothing is drawn by a browser here.
+    """
+    sides = [OFF, ON, OPEN] + [DRAWN] * bool(drawn and shutil.which("chromium") and shutil.which("chromedriver"))
     link = f"{client.dashboard_link.removesuffix('/status')}/daskdml"
     viewers = {OPEN: session, DRAWN: browser}
     seconds: dict[str, list[float]] = {side: [] for side in sides}
