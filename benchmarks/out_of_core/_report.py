@@ -93,7 +93,8 @@ def _memory(found: dict[str, Any]) -> str:
     return (
         f"Peak memory of the workers {peaks}; the limit is {fit['limit'] / 1e6:.0f} MB, and the plan's cache of "
         f"{plan['cache_bytes'] / 1e6:.0f} MB, two blocks of {found['block_bytes'] / plan['blocks'] / 1e6:.0f} MB, "
-        f"the model and 200 MB make {budget(found) / 1e6:.0f} MB. The workers read {moved['read_chars']:.1f} GB and "
+        f"the model and 200 MB make {budget(found) / 1e6:.0f} MB; a process was {plan['process_bytes'] / 1e6:.0f} MB "
+        f"before the fit. The workers read {moved['read_chars']:.1f} GB and "
         f"wrote {moved['write_chars']:.1f} GB, of which {moved['read_bytes']:.1f} and {moved['write_bytes']:.1f} GB "
         f"from and to the disk; {fit['restarts']} restarts, {fit['pauses']} pauses. "
         f"Training accuracy {fit['accuracy']:.4f}, that of the planted weights {found['planted_accuracy']:.4f}."
@@ -134,7 +135,9 @@ def picture(figures: dict[str, Any]) -> Any:
                 ax.plot(*zip(*marks, strict=True), "_", color=colour, markersize=22, markeredgewidth=2, label=name)
         ax.set(title=FORMATS[kind].replace("zarr's ", ""), xlabel="epoch", yscale="log")
         ax.set_xticks(list(epochs))
-        finish(ax, fontsize=7)
+        ax.set_ylim(0.1, 50)
+        finish(ax)
+        ax.get_legend().remove()
     axes[0].set_ylabel("GB of float32 rows/s")
     memory = axes[-1]
     for row, (kind, found) in enumerate(formats.items()):
@@ -146,5 +149,11 @@ def picture(figures: dict[str, Any]) -> Any:
     memory.set(title="peak memory of a worker", xlabel="MB")
     memory.set_yticks([])
     memory.set_ylim(-0.6, len(formats) + 0.3)
-    finish(memory, fontsize=7, loc="upper left")
+    finish(memory)
+    memory.get_legend().remove()
+    shown = {}
+    for ax in (axes[0], memory):
+        handles, labels = ax.get_legend_handles_labels()
+        shown |= dict(zip(labels, handles, strict=True))
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown), fontsize=8, frameon=False)
     return figure
