@@ -32,13 +32,14 @@ class Size:
 
 
 FULL = Size(10e9, "1GB", 5, frozenset({4, 5}), 3)
-QUICK = Size(0.6e9, "700MB", 3, frozenset({3}), 2)
+QUICK = Size(0.4e9, "700MB", 3, frozenset({3}), 2)
 
 
 def run(full: bool, arguments: Sequence[str] = ()) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks out_of_core")
-    parser.add_argument("--only", default=",".join(FORMATS), help="formats; what is kept of the others stays")
-    parser.add_argument("--gigabytes", type=float, help="of rows; default 10, quick 0.6")
+    usual = ",".join(FORMATS) if full else "parquet,zarr"
+    parser.add_argument("--only", default=usual, help=f"formats of {','.join(FORMATS)}; default {usual}")
+    parser.add_argument("--gigabytes", type=float, help="of rows; default 10, quick 0.4")
     options = parser.parse_args(list(arguments))
     kinds = options.only.split(",")
     if unknown := set(kinds) - set(FORMATS):
