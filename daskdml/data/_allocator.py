@@ -11,13 +11,10 @@ import pyarrow as pa
 
 # From malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-# Allocations from this size on are mappings of their own, which a free returns at once. Taking one from the system anew
-# for each block costs as much as decoding it, so that a part of the worker's limit is kept back; 32 MB is glibc's most.
-_LARGE = 4 * 2**20, 32 * 2**20
-_LARGE_PART = 32
+# Allocations from this size on are mappings of their own, which a free returns at once: blocks of data.
+_LARGE = 4 * 2**20
 # Free memory kept at the top of the heap: the working space that every slab and column takes and frees again.
-_WORKING = 16 * 2**20, 64 * 2**20
-_WORKING_PART = 16
+_WORKING = 16 * 2**20
 # Blocks below this size do not show in a worker's memory.
 _SMALL = 2**22
 # Dask spills at 70 % of a worker's limit and pauses it at 80 %: what is free in the heap is returned before.
@@ -49,7 +46,7 @@ def settle(worker: Any) -> None:
     limit = worker.memory_manager.memory_limit
     if not limit or _NAME in worker.periodic_callbacks:
         return
-    return_large_allocations(limit)
+    return_large_allocations()
     worker.loop.add_callback(_watch, worker, limit)
 
 
@@ -61,15 +58,9 @@ def _watch(worker: Any, limit: int) -> None:
         worker.periodic_callbacks[_NAME].start()
 
 
-def thresholds(limit: int) -> tuple[int, int]:
-    """From what size on an allocation is returned at once, and how much free memory the heap keeps at its top."""
-    large, working = limit // _LARGE_PART, limit // _WORKING_PART
-    return min(max(large, _LARGE[0]), _LARGE[1]), min(max(working, _WORKING[0]), _WORKING[1])
-
-
 @functools.cache
-def return_large_allocations(limit: int) -> None:
-    """Make a process of so many bytes return large blocks to the system once they are freed; once is enough.
+def return_large_allocations() -> None:
+    """Make this process return blocks to the system as soon as they are freed, and only those; once is enough.
 
     By default glibc raises its threshold with each large free, up to 32 MB, and then keeps blocks of data in its
     heap; Arrow's allocator keeps its own. Dask counts both as used, and pauses a worker that only hoards. Dask's
@@ -78,9 +69,8 @@ def return_large_allocations(limit: int) -> None:
     all threads, so that each takes what another has freed.
     """
     if _libc() is not None:
-        large, working = thresholds(limit)
-        _libc().mallopt(_M_MMAP_THRESHOLD, large)
-        _libc().mallopt(_M_TRIM_THRESHOLD, working)
+        _libc().mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        _libc().mallopt(_M_TRIM_THRESHOLD, _WORKING)
         _libc().mallopt(_M_ARENA_MAX, 1)
         pa.set_memory_pool(pa.system_memory_pool())
 
@@ -90,12 +80,8 @@ def give_back(limit: int, nbytes: int = _SMALL) -> None:
 
     Not after a block of few ``nbytes`` was made, which cannot have changed much.
     """
-    if nbytes >= _SMALL and _resident() >= _FULL * limit:
-        trim()
-
-
-def trim() -> None:
-    """Release what allocators hold unused, such as what a fit that is over has left."""
+    if nbytes < _SMALL or _resident() < _FULL * limit:
+        return
     pa.default_memory_pool().release_unused()
     if _libc() is not None:
         _libc().malloc_trim(0)

@@ -9,7 +9,6 @@ from typing import Any
 from dask.utils import format_bytes, parse_bytes
 
 from daskdml.cluster import worker_info
-from daskdml.data._allocator import trim
 from daskdml.data._block import Block, Schema
 
 # Dask begins to spill at 60 % of the limit and pauses at 80 %: what is planned stays below both.
@@ -274,6 +273,4 @@ def _process() -> tuple[str, int, int]:
 
     import psutil
 
-    # What an earlier fit has left in the heap is free for this one.
-    trim()
     return socket.gethostname(), os.getpid(), int(psutil.Process().memory_info().rss)

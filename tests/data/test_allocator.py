@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from daskdml.data import _allocator, _memory
+from daskdml.data import _allocator
 
 
 def callbacks(dask_worker):
@@ -15,13 +15,6 @@ def test_a_worker_with_a_limit_is_watched_once(process_client):
         client.run(lambda dask_worker: _allocator.settle(dask_worker))
     (found,) = client.run(callbacks).values()
     assert len(found) == 1
-
-
-def test_what_an_earlier_fit_left_free_does_not_count_as_taken(monkeypatch):
-    calls = []
-    monkeypatch.setattr(_memory, "trim", lambda: calls.append(1))
-    _memory._process()
-    assert calls == [1]
 
 
 def test_a_worker_without_a_limit_is_left_as_it_is():
@@ -39,8 +32,3 @@ def test_memory_is_returned_near_the_limit_only(monkeypatch, resident, nbytes, t
     monkeypatch.setattr(_allocator, "_libc", lambda: SimpleNamespace(malloc_trim=calls.append))
     _allocator.give_back(100, nbytes)
     assert len(calls) == trims
-
-
-@pytest.mark.parametrize("limit, large, working", [(64, 4, 16), (640, 20, 40), (1024, 32, 64), (2**20, 32, 64)])
-def test_what_is_kept_is_a_part_of_the_limit(limit, large, working):
-    assert _allocator.thresholds(limit * 2**20) == (large * 2**20, working * 2**20)
