@@ -6,8 +6,12 @@ import argparse
 import importlib
 import sys
 
+from benchmarks._measure import folder
+from benchmarks._plots import redraw
+
 NAMES = (
     "kernels",
+    "workers",
     "out_of_core",
     "stragglers",
     "chaos",
@@ -20,17 +24,25 @@ NAMES = (
 )
 
 
+# Which have options of their own.
+WITH_OPTIONS = ("race", "out_of_core")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default all")
     parser.add_argument("--full", action="store_true", help="the sizes that the documentation quotes")
+    parser.add_argument("--draw", action="store_true", help="measure nothing: draw again what --full has kept")
     # A benchmark that is run by itself may have options of its own.
     options, own = parser.parse_known_args()
-    if own and options.names != ["race"]:
+    if own and (len(options.names) != 1 or options.names[0] not in WITH_OPTIONS):
         parser.error(f"unrecognized arguments: {' '.join(own)}")
     if unknown := [n for n in options.names if n not in NAMES]:
         parser.error(f"no benchmark is called {unknown[0]!r}; there are: {', '.join(NAMES)}")
     for name in options.names or NAMES:
+        if options.draw:
+            redraw(name, folder(full=True))
+            continue
         print(f"\n## {name}\n", flush=True)
         benchmark = importlib.import_module(f"benchmarks.{name}")
         benchmark.run(full=options.full, **({"arguments": own} if own else {}))

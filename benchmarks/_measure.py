@@ -51,10 +51,26 @@ def table(headings: list[str], rows: list[list[Any]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
 
 
-def keep(name: str, figures: dict[str, Any], text: str) -> None:
-    """Print a table, and keep it with its figures under ``benchmarks/results``."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine()} | figures, indent=1) + "\n")
+def folder(full: bool) -> Path:
+    """Where results are kept; those of a quick size replace none of those that the documentation quotes."""
+    return RESULTS if full else RESULTS / "quick"
+
+
+def keep(name: str, figures: dict[str, Any], text: str, full: bool) -> None:
+    """Print a table, and keep it with its figures and their picture under ``benchmarks/results``."""
+    from benchmarks._plots import draw
+
+    place = folder(full)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / f"{name}.json").write_text(json.dumps({"machine": machine()} | figures, indent=1) + "\n")
     head = ", ".join(f"{k} {v}" for k, v in machine().items())
-    (RESULTS / f"{name}.md").write_text(f"# {name}\n\n{head}\n\n{text}\n")
+    shown = draw(name, place)
+    page = [f"# {name}" + (", quick size" if not full else ""), head, text, *([shown] if shown else [])]
+    (place / f"{name}.md").write_text("\n\n".join(page) + "\n")
     print(text)
+
+
+def kept(name: str, full: bool) -> dict[str, Any]:
+    """The figures that were kept last; none where there are none."""
+    path = folder(full) / f"{name}.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}

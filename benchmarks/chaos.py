@@ -143,7 +143,7 @@ def recovery(pace: Pace, kill: float) -> float | None:
 def run(full: bool = False) -> None:
     warnings.simplefilter("ignore")
     # Rows enough for many clocks in each second, and epochs enough that the loss moves no more.
-    fits, epochs = (20, 20) if full else (4, 16)
+    fits, epochs = (20, 20) if full else (2, 10)
     rows: list[list[Any]] = []
     times: list[float] = []
     with (
@@ -184,6 +184,31 @@ def run(full: bool = False) -> None:
     headings = ["fit", "kills", "recoveries", "s", "log-loss", "of the undisturbed", "recovery, s"]
     text = table(headings, rows)
     text += f"\n\nMedian recovery {median(times):.2f} s, longest {max(times):.2f} s; undisturbed {wanted:.5f}."
-    keep("chaos", {"fits": rows, "recovery_s": times, "undisturbed": wanted}, text)
+    keep("chaos", {"fits": rows, "recovery_s": times, "undisturbed": wanted}, text, full)
     if median(times) >= 1.0:
         raise AssertionError(f"the median recovery took {median(times):.2f} s")
+
+
+CAPTION = "recoveries, and losses beside the undisturbed fit"
+
+
+def picture(figures: dict[str, Any]) -> Any:
+    """How long each kill held the fit up, and where the fits ended."""
+    from benchmarks._plots import BLUE, GREEN, VERMILION, finish, panels
+
+    figure, (times, losses) = panels(2, 4.4, 3.2)
+    seconds = np.sort(figures["recovery_s"])
+    times.step([0, *seconds], np.arange(len(seconds) + 1) / len(seconds), where="post", color=BLUE)
+    times.axvline(1.0, color=VERMILION, linestyle="--", label="bound of the median")
+    times.set(xlabel="seconds without a clock after a kill", ylabel="part of the kills", ylim=(0, 1.02))
+    finish(times, fontsize=8, loc="lower right")
+    above = [100 * (float(fit[4]) / figures["undisturbed"] - 1) for fit in figures["fits"]]
+    kills = [fit[1] for fit in figures["fits"]]
+    for n, colour, marker in ((1, GREEN, "o"), (2, BLUE, "s")):
+        some = [(k, a) for k, (a, killed) in enumerate(zip(above, kills, strict=True)) if killed == n]
+        if some:
+            losses.plot(*zip(*some, strict=True), marker, color=colour, label=f"{n} killed")
+    losses.axhline(1.0, color=VERMILION, linestyle="--", label="bound")
+    losses.set(xlabel="fit", ylabel="log-loss above undisturbed, %", ylim=(-0.2, 1.15))
+    finish(losses, fontsize=8, loc="center right")
+    return figure

@@ -63,7 +63,7 @@ def run(full: bool = False) -> None:
                 rows.append([name, side, spread(seconds[side]), f"{median(ratios):.3f}", f"{share:+.1f} %", events])
                 print(*rows[-1], sep=", ", flush=True)
     headings = ["strategy", "", "seconds of a fit", "ratio", "processor time of driver and scheduler", "events"]
-    keep("dashboard", figures, table(headings, rows))
+    keep("dashboard", figures, table(headings, rows), full)
 
 
 def data(n_rows: int) -> tuple[Any, Any]:
@@ -127,3 +127,26 @@ def session(link: str) -> Iterator[None]:
             yield
         finally:
             process.kill()
+
+
+CAPTION = "seconds of each fit beside its neighbour with nobody told"
+
+
+def picture(figures: dict[str, Any]) -> Any:
+    """A panel for each strategy: what a page there or open makes of the time of a fit."""
+    from benchmarks._plots import COLOURS, finish, panels
+
+    strategies = [name for name, found in figures.items() if name != "machine"]
+    figure, axes = panels(len(strategies), 4.4, 3.0, sharey=True)
+    for ax, name in zip(axes, strategies, strict=True):
+        seconds = figures[name]["seconds"]
+        for k, times in enumerate(seconds.values()):
+            ratios = [a / b for a, b in zip(times, seconds[OFF], strict=True)]
+            ax.plot(ratios, [k] * len(ratios), "o", color=COLOURS[k], alpha=0.6)
+            ax.plot(median(ratios), k, "|", color="black", markersize=18)
+        ax.axvline(1, color="0.6", linewidth=0.8)
+        ax.set(title=name, xlabel="seconds of a fit, of those with nobody told")
+        ax.set_yticks(range(len(seconds)), seconds)
+        finish(ax)
+    axes[0].invert_yaxis()
+    return figure

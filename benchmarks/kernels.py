@@ -124,4 +124,30 @@ def run(full: bool = False) -> None:
         "GB/s",
         "of the read rate in that order",
     ]
-    keep("kernels", {"passes": figures}, table(headings, rows))
+    keep("kernels", {"passes": figures}, table(headings, rows), full)
+
+
+CAPTION = "million rows a second by case"
+
+
+def picture(figures: dict[str, Any]) -> Any:
+    """A panel for each kind of rows, a group of bars for each case."""
+    from benchmarks._plots import BLUE, GREY, VERMILION, finish, panels
+
+    sides = [("daskdml", "daskdml_s", BLUE), ("scikit-learn", "sklearn_s", VERMILION)]
+    sides += [("reading the rows", "memory_s", GREY)]
+    passes = figures["passes"]
+    data = list(dict.fromkeys(p["data"] for p in passes))
+    figure, axes = panels(len(data), 5.0, 3.4)
+    for ax, name in zip(axes, data, strict=True):
+        n = int(name.split(", ")[1].split(" x ")[0].replace(",", ""))
+        cases = [p for p in passes if p["data"] == name]
+        for k, (side, key, colour) in enumerate(sides):
+            rates = [n / median(case[key]) / 1e6 for case in cases]
+            ax.barh(np.arange(len(cases)) + 0.27 * k, rates, 0.25, color=colour, label=side)
+        ax.set_yticks(np.arange(len(cases)) + 0.27, [case["case"] for case in cases])
+        ax.invert_yaxis()
+        ax.set(xlabel="M rows/s, one thread")
+        ax.set_title(name, fontsize=10)
+        finish(ax, fontsize=8)
+    return figure

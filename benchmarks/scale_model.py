@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import asdict
+from typing import Any
 
 from benchmarks._measure import keep
 from benchmarks.scale.calibrate import at_once, calibrate
@@ -48,7 +49,6 @@ def run(full: bool = False) -> None:
             f"Load average of the machine before and after: {load[0]:.1f}, {load[1]:.1f}; {os.cpu_count()} cores.",
             f"## Workers at which half of the time is lost\n\nWorkers on nodes of their own; {network}; none is slow.",
             scale_text(found["scale"]),
-            "![efficiency by workers](scale_model.png)",
             "## Slow machines\n\nA clock takes 1 s.",
             beside_text(found["slow"], "pattern"),
             "## Faster and slower links\n\nA clock takes 1 s.",
@@ -66,5 +66,11 @@ def run(full: bool = False) -> None:
         "curves": found,
         "seconds": seconds,
     }
-    keep("scale_model", figures, text)
-    plot(found["scale"], "scale_model")
+    keep("scale_model", figures, text, full)
+
+
+CAPTION = "efficiency by workers"
+
+
+def picture(figures: dict[str, Any]) -> Any:
+    return plot(figures["curves"]["scale"])

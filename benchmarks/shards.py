@@ -82,4 +82,30 @@ def run(full: bool = False) -> None:
         ["placing all copies, s", f"{placed:.1f}"],
     ]
     figures = {"size": size, "seconds": seconds, "before": list(before.values()), "after": list(after.values())}
-    keep("shards", figures, table([f"{size:,} float32 on {SHARDS} shards", ""], rows))
+    keep("shards", figures, table([f"{size:,} float32 on {SHARDS} shards", ""], rows), full)
+
+
+CAPTION = "time of a pull and of a push, and memory"
+
+
+def picture(figures: dict[str, Any]) -> Any:
+    """How long messages took, and what a worker held."""
+    from benchmarks._plots import BLUE, GREY, ORANGE, SKY, finish, panels
+
+    figure, (times, memory) = panels(2, 4.4, 3.0)
+    for key, name, colour in (("pull", "pull of 10^4 keys", BLUE), ("push", "push to both copies", ORANGE)):
+        seconds = np.sort(figures["seconds"][key])
+        times.step(1e3 * seconds, np.arange(1, len(seconds) + 1) / len(seconds), where="post", color=colour, label=name)
+    times.set(xlabel="ms", ylabel="part of the messages", xscale="log", ylim=(0, 1.02))
+    times.set_xticks([2, 3, 5, 10], ["2", "3", "5", "10"])
+    times.minorticks_off()
+    finish(times, fontsize=8, loc="lower right")
+    shard = figures["size"] * 4 / SHARDS / 2**20
+    workers = range(len(figures["before"]))
+    memory.bar(workers, figures["after"], 0.6, color=SKY, label="peak, less that")
+    memory.bar(workers, [b + 2 * shard for b in figures["before"]], 0.6, color=BLUE, label="a shard and a copy")
+    memory.bar(workers, figures["before"], 0.6, color=GREY, label="process before")
+    memory.set(xlabel="worker", ylabel="MB", ylim=(0, 1.35 * max(figures["after"])))
+    memory.set_xticks(list(workers))
+    finish(memory, fontsize=8, ncols=2)
+    return figure

@@ -56,7 +56,7 @@ def _bring(app: Any) -> None:
     """Copy what is shown of other folders; Sphinx takes no pages from outside its own."""
     for folder, name in _SHOWN.items():
         shutil.rmtree(app.srcdir / name, ignore_errors=True)
-        shutil.copytree(_ROOT / folder, app.srcdir / name, ignore=shutil.ignore_patterns(".*", "*.json"))
+        shutil.copytree(_ROOT / folder, app.srcdir / name, ignore=shutil.ignore_patterns(".*", "*.json", "quick"))
 
 
 def _relink(app: Any, page: str, source: list[str]) -> None:

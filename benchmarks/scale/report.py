@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks._measure import RESULTS, table
+from benchmarks._measure import table
 from benchmarks.scale.extrapolate import half
 from benchmarks.scale.settings import Costs
 from benchmarks.scale.validate import WITHIN
@@ -109,18 +109,16 @@ def beside_text(curves: list[dict[str, Any]], key: str) -> str:
     return table(["parameters", "strategy", "workers", *names], rows)
 
 
-def plot(curves: list[dict[str, Any]], name: str) -> None:
+def plot(curves: list[dict[str, Any]]) -> Any:
     """Efficiency by workers: a row for each size of model, a column for each length of a clock."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     sizes = [p for p in sorted({c["parameters"] for c in curves}) if len(str(p)) % 2]
     times = sorted({c["seconds"] for c in curves})
     shape = (len(sizes), len(times))
     inches = (max(7.0, 3.3 * shape[1] + 0.6), 2.3 * shape[0] + 0.7)
-    figure, axes = plt.subplots(*shape, figsize=inches, sharex=True, sharey=True)
+    figure = Figure(figsize=inches)
+    axes = figure.subplots(*shape, sharex=True, sharey=True, squeeze=False)
     for row, parameters in zip(axes.reshape(shape), sizes, strict=True):
         for ax, seconds in zip(row, times, strict=True):
             for curve in curves:
@@ -136,8 +134,7 @@ def plot(curves: list[dict[str, Any]], name: str) -> None:
     handles, labels = axes.reshape(shape)[0, 0].get_legend_handles_labels()
     figure.tight_layout(rect=(0, 0.09, 1, 1))
     figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=8)
-    figure.savefig(RESULTS / f"{name}.png", dpi=80)
-    plt.close(figure)
+    return figure
 
 
 def _draw(ax: Any, curve: dict[str, Any]) -> None:

@@ -113,12 +113,18 @@ class Table:
         import dask.dataframe as dd
 
         if isinstance(self._origin, tuple):
-            return dd.from_map(_call, list(self._origin), meta=self.meta)
+            # A function with this argument is asked for the columns alone that are used: a pass over labels reads them.
+            load = _call_columns if self._columnar else _call
+            return dd.from_map(load, list(self._origin), meta=self.meta)
         return dd.from_pandas(self._origin, npartitions=1) if isinstance(self._origin, pd.DataFrame) else self._origin
 
 
 def _call_for(loader: Callable[..., Any], columns: tuple[str, ...]) -> Any:
     return loader(only=columns)
+
+
+def _call_columns(loader: Callable[..., Any], columns: list[str] | None = None) -> Any:
+    return loader() if columns is None else loader(only=tuple(columns))
 
 
 def _call(loader: Callable[[], Any]) -> Any:

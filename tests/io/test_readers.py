@@ -141,6 +141,27 @@ def test_only_the_target_is_read_where_the_format_allows(frame, tmp_path):
     assert [list(p.compute(scheduler="sync").columns) for p in narrow.parts] == [["b"]] * table.n_parts
 
 
+def test_a_frame_reads_only_the_columns_that_are_used(frame, tmp_path, monkeypatch):
+    from daskdml.io import _parquet
+
+    write_parquet(frame, tmp_path)
+    asked = []
+    load_slice = _parquet.load_slice
+
+    def watched(part, schema, only=None):
+        asked.append(only)
+        return load_slice(part, schema, only)
+
+    monkeypatch.setattr(_parquet, "load_slice", watched)
+    table = read_table(tmp_path, block_bytes=2000)
+    labels = table.frame()["b"].compute(scheduler="sync")
+    pd.testing.assert_series_equal(labels.reset_index(drop=True), frame["b"], check_dtype=False)
+    assert set(asked) == {("b",)}
+    rest = table.frame().drop(columns="b").compute(scheduler="sync")
+    assert list(rest.columns) == [c for c in frame if c != "b"]
+    assert set(asked[table.n_parts :]) == {tuple(rest.columns)}
+
+
 def test_csv_without_names_and_with_gaps_text_and_times(tmp_path):
     (tmp_path / "bare.csv").write_text("1,2.5\n3,4\n")
     assert read_table(tmp_path / "bare.csv").columns == ["column_0", "column_1"]

@@ -1,0 +1,51 @@
+"""The sides of the benchmark of workers see the same rows, and the plain loop learns from them."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from benchmarks import workers
+from benchmarks.workers import LOOPS, ONE, READ, SKLEARN, THREADS, TWO, Rows, loop_seconds, read_seconds, text
+
+
+@pytest.mark.parametrize("is_sparse", [False, True], ids=["dense", "sparse"])
+def test_blocks_on_workers_are_the_rows_here(is_sparse):
+    rows = Rows(160, is_sparse)
+    X, y = rows.here()
+    lazy_X, lazy_y = rows.lazy()
+    blocks = [lazy_X.blocks[k].compute(scheduler="synchronous") for k in range(workers.BLOCKS)]
+    made = sparse.vstack(blocks).toarray() if is_sparse else np.concatenate(blocks)
+    np.testing.assert_array_equal(made, X.toarray() if is_sparse else X)
+    np.testing.assert_array_equal(lazy_y.compute(scheduler="synchronous"), y)
+
+
+@pytest.mark.parametrize("loss", LOOPS)
+def test_the_plain_loop_learns(loss):
+    X, y = Rows(16_000, False).here()
+    w = np.zeros(X.shape[1], np.float32)
+    order = np.arange(len(y), dtype=np.int32)
+    LOOPS[loss](X, np.where(y > 0, 1, -1).astype(np.float32), order, w, np.float32(0.01), np.float32(1))
+    assert ((X @ w > 0) == y).mean() > 0.9
+
+
+def test_threads_share_the_work():
+    X, y = Rows(1600, False).here()
+    with ThreadPoolExecutor(2) as pool:
+        assert loop_seconds(pool, 2, X, y, "log_loss", True) > 0
+        assert read_seconds(pool, 2, X) > 0
+        assert read_seconds(pool, 2, sparse.csr_matrix(X)) > 0
+
+
+def test_what_is_wanted_is_said_beside_what_was_seen():
+    seconds = {ONE: 2.0, TWO: 1.0, THREADS: 1.1, SKLEARN: 9.0, READ.format(1): 0.2, READ.format(2): 0.1}
+    case = {
+        "case": "CSR, log_loss, shuffled",
+        "rows": 10,
+        "nbytes": 80,
+        "seconds": {k: [v] for k, v in seconds.items()},
+    }
+    told = text({"cases": [case]})
+    assert "two workers are 2.00 times as fast as one" in told
+    assert "9.0 times the speed; wanted 4" in told
