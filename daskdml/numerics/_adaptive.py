@@ -151,16 +151,18 @@ def _step_row_impl(rows, i, coef, squares, inverse, k, gradient, eta, ridge, las
         def dense(rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso):
             # All in the dtype of the weights: mixed widths would halve what a SIMD register holds.
             kind = coef.dtype.type
-            slope, first, zero, one = kind(gradient), kind(eta), kind(0), kind(1)
+            slope, first, zero = kind(gradient), kind(eta), kind(0)
             l2, l1 = kind(ridge), kind(lasso)
             for j in range(coef.shape[1]):
                 g = slope * rows.X[i, j]
                 total = squares[k, j] + g * g
                 squares[k, j] = total
-                rate = first * inverse[j] / np.sqrt(total) if total > zero else zero
-                w = coef[k, j] - rate * g
-                size = max(abs(w) - rate * l1, zero) / (one + rate * l2)
-                coef[k, j] = size if w > zero else -size
+                # The step and :func:`shrink` at once, times the root: a single division, which takes longest.
+                root, eta_j = np.sqrt(total), first * inverse[j]
+                w = coef[k, j]
+                moved = w * root - eta_j * g
+                size = max(abs(moved) - eta_j * l1, zero) / (root + eta_j * l2)
+                coef[k, j] = (size if moved > zero else -size) if total > zero else w
 
         return dense
 
