@@ -37,6 +37,7 @@ class Loaded:
     recipe: int = 0
     memory: int = 0
     disk: int = 0
+    device: int = 0
 
 
 class BlockReader:
@@ -123,7 +124,9 @@ class BlockReader:
         given = {}
         if self._client is not None and recipe.given:
             given[index] = self._fetched(recipe.given)
-        with stream([recipe], given, cache=self._blocks.cache, plan=self._blocks.plan, prefetch=0) as made:
+        with stream(
+            [recipe], given, cache=self._blocks.cache, plan=self._blocks.plan, prefetch=0, device=self._blocks.device
+        ) as made:
             block, load = next(made)
         return block, load.seconds, load.source
 
