@@ -3,6 +3,7 @@
 from daskdml.data._block import Block, Recipe, Schema, Target
 from daskdml.data._cache import CacheSpec, cache_usage, release_cache
 from daskdml.data._dataset import Dataset, as_dataset
+from daskdml.data._decode import on_host
 from daskdml.data._device import CardInfo, DeviceSpec, card_info, device_usage, plan_device, require_cards
 from daskdml.data._labels import label_counts
 from daskdml.data._map import columns_of, map_rows
@@ -35,6 +36,7 @@ __all__ = [
     "is_in_memory",
     "label_counts",
     "map_rows",
+    "on_host",
     "plan_device",
     "plan_memory",
     "refuse_dataset",

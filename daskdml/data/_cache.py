@@ -21,6 +21,7 @@ import numpy as np
 
 from daskdml.data import _files
 from daskdml.data._block import Block
+from daskdml.data._decode import on_host
 from daskdml.data._device import process_tier
 
 Source = Literal["recipe", "memory", "disk", "device"]
@@ -129,7 +130,7 @@ class BlockCache:
             raise
         try:
             if elsewhere is None or not elsewhere(block):
-                block = self._keep(spec, kept, block, directory)
+                block = self._keep(spec, kept, _on_host(block), directory)
         finally:
             with self._lock:
                 kept.pending.pop(index, None)
@@ -223,6 +224,12 @@ class BlockCache:
     def tokens(self) -> list[str]:
         with self._lock:
             return list(self._sets)
+
+
+def _on_host(block: Block) -> Block:
+    """The block, its rows brought from a GPU that has no room to keep them."""
+    X = on_host(block.X)
+    return block if X is block.X else Block(block.index, X, block.y, block.sample_weight)
 
 
 def _owned(block: Block) -> Block:

@@ -78,8 +78,7 @@ class stream:
         self._cache = cache
         self._plan = plan
         self._prefetch = prefetch
-        self._card = None if device is None else card()
-        self._device = None if self._card is None else device
+        self._device = None if device is None or card() is None else device
         self._buffers = Buffers(prefetch + 1)
         # A worker is known to its own threads only, not to the prefetch thread.
         worker = _worker()
@@ -185,7 +184,7 @@ class stream:
 
         try:
             block, source = self._host_block(recipe, stays)
-            moved = self._card.put(block)
+            moved = card().put(block)
         except BaseException:
             if mine:
                 tier.cancel(spec.token, index)

@@ -18,7 +18,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from daskdml.data import Block, Schema, Target, is_in_memory, label_counts
+from daskdml.data import Block, Schema, Target, is_in_memory, label_counts, on_host
 from daskdml.linear_model._base import MEAN_STATE, BaseSGD, same
 from daskdml.linear_model._device import require_device
 from daskdml.linear_model._labels import Labels
@@ -403,6 +403,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         start: FitStart | None = None,
     ) -> tuple[Memory | Distributed, Labels]:
         """The data as blocks, and what is known of the labels."""
+        y, sample_weight = on_host(y), on_host(sample_weight)
         self._check_kinds(y, sample_weight)
         if stays_in_process(self.strategy, X, y, sample_weight, start=start):
             require_device(self.device)

@@ -11,7 +11,7 @@ from sklearn.linear_model import SGDRegressor as PlainRegressor
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from daskdml.data import Block, Schema, Target, is_in_memory
+from daskdml.data import Block, Schema, Target, is_in_memory, on_host
 from daskdml.linear_model._base import MEAN_STATE, BaseSGD, same
 from daskdml.linear_model._device import require_device
 from daskdml.linear_model._labels import Labels
@@ -271,6 +271,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         self, X: Any, y: Any, sample_weight: Any, first: bool, start: FitStart | None = None
     ) -> tuple[Memory | Distributed, np.ndarray | None]:
         """The data as blocks, and the target where it is in memory."""
+        y, sample_weight = on_host(y), on_host(sample_weight)
         self._check_kinds(y, sample_weight)
         if not stays_in_process(self.strategy, X, y, sample_weight, start=start):
             self._note_columns(X, reset=first)

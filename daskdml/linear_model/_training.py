@@ -12,7 +12,7 @@ from scipy.sparse import issparse
 
 from daskdml.cluster import LOST, check_workers, connection_lost, current_client, embedded
 from daskdml.data import Block, Dataset, Schema, Target, any_weight, as_dataset, is_in_memory
-from daskdml.data._decode import float_dtype, is_sparse, matrix
+from daskdml.data._decode import float_dtype, is_sparse, matrix, on_host
 from daskdml.data._sources import features
 from daskdml.linear_model._device import require_device
 from daskdml.models import LinearModel
@@ -142,7 +142,7 @@ def distribute(
         n_blocks=wanted,
         memory_budget=memory_budget,
     )
-    return Distributed(dataset, client, wanted, sample_weight)
+    return Distributed(dataset if device == "cpu" else dataset.staying_on_device(), client, wanted, sample_weight)
 
 
 def weightless() -> ValueError:
@@ -209,6 +209,7 @@ def _not_lost(checkpoint: Checkpoint | None) -> Iterator[None]:
 
 def plain_features(X: Any) -> Any:
     """X in memory as scikit-learn takes it: a labelled array becomes a matrix, samples first; pydata/sparse SciPy's."""
+    X = on_host(X)
     if is_sparse(X) and not issparse(X):
         return matrix(X, float_dtype([X.dtype]))
     return features(X).data if hasattr(X, "dims") else X

@@ -92,8 +92,8 @@ def walk(blocks: Blocks | InMemory, pieces: tuple[Piece, ...], visit: Callable[[
         start = time.perf_counter()
         for piece in pieces:
             visit(blocks.block, piece)
-        tier = {"device" if blocks.on_gpu else "memory": len(pieces)}
-        return Report(compute_seconds=time.perf_counter() - start, bytes=blocks.block.nbytes, **tier)
+        report = Report(compute_seconds=time.perf_counter() - start, bytes=blocks.block.nbytes)
+        return replace(report, device=len(pieces)) if blocks.on_gpu else replace(report, memory=len(pieces))
     counts = {"recipe": 0, "memory": 0, "disk": 0, "device": 0}
     load_seconds = wait_seconds = compute_seconds = 0.0
     nbytes = 0
@@ -126,7 +126,17 @@ def walk(blocks: Blocks | InMemory, pieces: tuple[Piece, ...], visit: Callable[[
                     del kept[piece.block]
             # The name would keep the block alive while the next one is waited for.
             del block
-    return Report(None, compute_seconds, load_seconds, wait_seconds, nbytes, **counts)
+    return Report(
+        None,
+        compute_seconds,
+        load_seconds,
+        wait_seconds,
+        nbytes,
+        recipe=counts["recipe"],
+        memory=counts["memory"],
+        disk=counts["disk"],
+        device=counts["device"],
+    )
 
 
 class _Orders:

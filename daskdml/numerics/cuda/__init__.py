@@ -3,8 +3,8 @@
 Imported only where a GPU is asked for: numba's CUDA part, and the driver, are looked for when this is.
 """
 
-from daskdml.numerics.cuda._card import Card, page_locked_copy
+from daskdml.numerics.cuda._card import Card
 from daskdml.numerics.cuda._layout import Threads
-from daskdml.numerics.cuda._move import Mover, PageLocked, is_page_locked
+from daskdml.numerics.cuda._move import Mover
 
-__all__ = ["Card", "Mover", "PageLocked", "Threads", "is_page_locked", "page_locked_copy"]
+__all__ = ["Card", "Mover", "Threads"]

@@ -19,7 +19,7 @@ from daskdml.numerics._rows import CsrRows, DenseRows
 from daskdml.numerics._settings import SOFTMAX, Settings, State
 from daskdml.numerics.cuda._kernels import Kernels, kernels
 from daskdml.numerics.cuda._layout import CHANGED, Data, Scratch, Threads, Weights, numbers_of, tiling, weights_of
-from daskdml.numerics.cuda._move import Mover, PageLocked
+from daskdml.numerics.cuda._move import Mover
 
 # Rows whose gradient is added up in one launch, where no step is made in between.
 GRADIENT_ROWS = 2**18
@@ -282,13 +282,6 @@ class _CudaBus:
 class _Sent:
     def __init__(self, event: Any):
         self.wait: Callable[[], None] = event.synchronize
-
-
-def page_locked_copy(array: np.ndarray) -> np.ndarray:
-    """The array in memory that a card copies without a detour."""
-    copy = cuda.pinned_array(array.shape, array.dtype)
-    copy[...] = array
-    return copy.view(PageLocked)
 
 
 def _is_double(block: DeviceBlock) -> bool:

@@ -16,7 +16,7 @@ import math
 from functools import cache
 from typing import Any, NamedTuple
 
-from numba import cuda, float32, float64, int64
+from numba import config, cuda, float32, float64, int64
 
 from daskdml.numerics._settings import ADAGRAD, SOFTMAX
 from daskdml.numerics.cuda._layout import Threads
@@ -24,6 +24,10 @@ from daskdml.numerics.cuda._parts import class_weight, rate_at, row_gradient, so
 
 # What whole numbers may add up to; half of an int64's range is left for rounding.
 _WHOLE = 2.0**62
+# Left alone, the compiler keeps sizes and strides of all arrays in registers, 255 a thread: one block then fills a
+# multiprocessor, too few to wait for memory with. With 64 four do, and what is spilt stays in the first level of cache.
+# The simulator has no registers to speak of.
+_COMPILED: dict[str, Any] = {} if config.ENABLE_CUDASIM else {"max_registers": 64}
 
 
 class Kernels(NamedTuple):
@@ -314,7 +318,7 @@ def kernels(double: bool, sparse: bool, threads: Threads) -> Kernels:
                 _stepped_intercept(numbers, weights, k, total / n_rows, clock, n_rows, data.active[k])
             group += cuda.gridDim.x
 
-    @cuda.jit
+    @cuda.jit(**_COMPILED)
     def train(rows, data, weights, scratch, numbers, batch):
         grid = cuda.cg.this_grid()
         start, n_rows = 0, data.order.shape[0]
@@ -329,7 +333,7 @@ def kernels(double: bool, sparse: bool, threads: Threads) -> Kernels:
             grid.sync()
             start = stop
 
-    @cuda.jit
+    @cuda.jit(**_COMPILED)
     def slopes(rows, data, weights, scratch, numbers, start, stop):
         slopes_of(rows, data, weights, scratch, numbers, start, stop)
 

@@ -49,9 +49,6 @@ class Mover:
         if not array.size:
             return target
         flat = array.reshape(-1)
-        if is_page_locked(array):
-            self._bus.send(flat, target, 0).wait()
-            return target
         if not self._stages:
             self._stages = [self._bus.page_locked(self._stage_bytes) for _ in range(2)]
         step = self._stage_bytes // array.itemsize
@@ -71,12 +68,3 @@ class Mover:
         sent, self._sent[turn] = self._sent[turn], None
         if sent is not None:
             sent.wait()
-
-
-class PageLocked(np.ndarray):
-    """An array in memory that the system never moves, so that a device copies it without a detour."""
-
-
-def is_page_locked(array: np.ndarray) -> bool:
-    """Whether a device can copy ``array`` by itself."""
-    return isinstance(array, PageLocked)
