@@ -15,6 +15,7 @@ NAMES = (
     "agreement",
     "overheads",
     "dashboard",
+    "gpu",
     "scale_model",
     "race",
 )

@@ -128,7 +128,7 @@ def fits(card):
     for name, given, params in [
         ("averaging", (X, y), {"early_stopping": True, "validation_fraction": 0.25}),
         ("averaging", lazy, {"strategy__n_replicas": 2, "early_stopping": True}),
-        ("averaging", lazy, {"strategy__n_replicas": 2, "device_memory": 300}),
+        ("averaging", lazy, {"strategy__n_replicas": 2, "device_memory": 400}),
         ("bsp", lazy, {"strategy__n_replicas": 2, "strategy__rounds_per_epoch": 3}),
         ("ssp", lazy, {"strategy__n_replicas": 1}),
     ]:
