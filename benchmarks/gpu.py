@@ -59,7 +59,7 @@ def timed(work: Callable[[], Any], repeats: int) -> list[float]:
 
 
 def copy_rate(nbytes: int, repeats: int) -> float:
-    """Bytes a second that a copy on the card reads: it writes as many."""
+    """Bytes a second that a copy on the card reads and writes together: what its memory gives."""
     from numba import cuda
 
     source, target = (cuda.device_array(nbytes, np.uint8) for _ in range(2))
@@ -165,9 +165,7 @@ def run(full: bool = False) -> None:
     else:
         rows, kept["on_card"] = on_card(full)
         found = kept["on_card"]
-        text += (
-            f"\n\n## On {found['card']}\n\nA copy on the card reads and writes {found['copy_rate'] / 1e9:.0f} GB/s, "
-        )
+        text += f"\n\n## On {found['card']}\n\nA copy there reads and writes {found['copy_rate'] / 1e9:.0f} GB/s, "
         text += f"page-locked memory reaches it at {found['pinned_rate'] / 1e9:.1f} GB/s.\n\n"
         text += table(["what", "seconds", "GB/s of X", "of its limit"], rows)
     keep("gpu", kept, text)

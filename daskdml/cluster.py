@@ -194,25 +194,22 @@ def _local_cuda(
     with dask.config.set(settings):
         cluster = LocalCUDACluster(**given)
         try:
-            client = Client(cluster)
+            return _Owner(cluster)
         except BaseException:
             cluster.close()
             raise
-    _close_with(client, cluster)
-    return client
 
 
-def _close_with(client: Client, cluster: Any) -> None:
-    """Let a cluster end when its client does, as one that a client has made itself."""
-    close = client.close
+class _Owner(Client):
+    """A client that closes its cluster with itself, as a client does with one that it has made."""
 
-    def both(*args: Any, **kwargs: Any) -> Any:
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        cluster = self.cluster
         try:
-            return close(*args, **kwargs)
+            return super().close(*args, **kwargs)
         finally:
-            cluster.close()
-
-    client.close = both
+            if cluster is not None:
+                cluster.close()
 
 
 def retire(workers: str | Sequence[str], client: Client | None = None, timeout: float = 60.0) -> list[str]:
