@@ -78,7 +78,9 @@ class stream:
         self._cache = cache
         self._plan = plan
         self._prefetch = prefetch
-        self._device = None if device is None or card() is None else device
+        # Asked here, in the task's own thread: it knows its worker.
+        self._card = None if device is None else card()
+        self._device = None if self._card is None else device
         self._buffers = Buffers(prefetch + 1)
         # A worker is known to its own threads only, not to the prefetch thread.
         worker = _worker()
@@ -184,7 +186,8 @@ class stream:
 
         try:
             block, source = self._host_block(recipe, stays)
-            moved = card().put(block)
+            assert self._card is not None
+            moved = self._card.put(block)
         except BaseException:
             if mine:
                 tier.cancel(spec.token, index)

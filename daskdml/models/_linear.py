@@ -120,14 +120,11 @@ class LinearModel:
         # The scales of features, and the rules for single rows, are not among the GPU's kernels.
         return self.device != "cpu" and self.settings.schedule not in (NORMALIZED, PA1, PA2)
 
-    @property
-    def device_bytes(self) -> int:
-        if not self.on_device:
-            return 0
-        # Parameters with what the optimizer remembers; sums of a batch in each block of the grid, of which a card
-        # runs up to a thousand; scores and slopes of a batch, and the order of the rows.
+    def device_bytes(self, sparse: bool) -> int:
+        # Parameters with what the optimizer remembers; sums of a batch, of dense rows in each block of the grid, of
+        # which a card runs up to a thousand; scores and slopes of a batch, and the order of the rows.
         parameters = sum(array.nbytes for array in self.init())
-        sums = 8 * GRID * self.n_outputs * (self.n_features + TILE)
+        sums = 8 * self.n_outputs * ((2 if sparse else GRID) * self.n_features + GRID * TILE)
         return 2 * parameters + sums + 16 * max(self.batch, GRADIENT_ROWS) * (self.n_outputs + 1)
 
     def train(self, state: State, block: Rows, order: np.ndarray, active: np.ndarray) -> Totals:

@@ -58,9 +58,8 @@ class Model(Protocol):
     def on_device(self) -> bool:
         """Whether rows are brought to a GPU where the process that trains has one."""
 
-    @property
-    def device_bytes(self) -> int:
-        """Memory of a GPU that training takes beside the rows, about."""
+    def device_bytes(self, sparse: bool) -> int:
+        """Memory of a GPU that training takes beside the rows, which are sparse or not, about."""
 
     def init(self) -> Any:
         """A fresh state."""

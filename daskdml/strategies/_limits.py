@@ -54,7 +54,7 @@ def device_budget(
         [info for info in found.values() if isinstance(info, CardInfo)],
         data.schema,
         data.max_block_rows,
-        model.device_bytes,
+        model.device_bytes(data.schema.sparse),
         threads=max((threads.get(a, 1) for a, info in found.items() if isinstance(info, CardInfo)), default=1),
         budget=device_memory,
     )

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from daskdml import BSP, SSP
+from daskdml.data import Schema
 from daskdml.linear_model import SGDClassifier, SGDRegressor
 from daskdml.linear_model._device import AUTO_BATCH
+from daskdml.linear_model._labels import Labels
 from daskdml.numerics import card
 from daskdml.server import AdaGrad
 
@@ -99,3 +101,9 @@ def test_threads_change_no_bit_of_a_batch(data):
 def test_what_does_not_go_together_is_refused(data, params, message):
     with pytest.raises(ValueError, match=message):
         fitted(data, **params)
+
+
+def test_working_memory_on_a_card_grows_with_the_blocks_of_the_grid_for_dense_rows_only():
+    model = SGDClassifier(device="auto")._model(Schema(2**20, np.dtype("f4")), Labels(np.arange(2), None))
+    assert model.on_device and model.batch == AUTO_BATCH
+    assert model.device_bytes(sparse=True) < 50e6 < 8e9 < model.device_bytes(sparse=False)

@@ -81,9 +81,10 @@ class Card:
         """Visit rows in batches, changing ``state`` in place; returns totals as ``train_rows`` does, (2, K)."""
         with self._running:
             call = _Call(self, block, order, state, settings, sides, active, batch)
-            blocks = call.blocks(self._together(call.kernels.train, call.arguments, call.shared_bytes))
+            kernel, together = self._together(call.kernels.train, call.arguments, call.shared_bytes)
+            blocks = call.blocks(together)
             scratch = self._scratch_for(call, blocks)
-            call.launch(call.kernels.train, blocks, *call.arguments[:3], scratch, call.numbers, call.batch)
+            call.launch(kernel, blocks, *call.arguments[:3], scratch, call.numbers, call.batch)
             self._stream.synchronize()
             call.adopt(state)
             state.clock[0] += len(order)
@@ -152,13 +153,16 @@ class Card:
 
     # -- launching --------------------------------------------------------------------------------------
 
-    def _together(self, kernel: Any, arguments: tuple, shared_bytes: int) -> int:
-        """How many blocks can be at work at once: they wait for each other between the phases of a batch."""
+    def _together(self, kernel: Any, arguments: tuple, shared_bytes: int) -> tuple[Any, int]:
+        """The kernel for these types, and how many blocks of it can be at work at once.
+
+        They wait for each other between the phases of a batch, so all must be there.
+        """
         if _SIMULATED:
-            return 1
+            return kernel, 1
         found = kernel.specialize(*arguments)
         (overload,) = found.overloads.values()
-        return int(overload.max_cooperative_grid_blocks(self.threads.block, shared_bytes))
+        return found, int(overload.max_cooperative_grid_blocks(self.threads.block, shared_bytes))
 
     def _scratch_for(self, call: _Call, blocks: int) -> Scratch:
         key = (call.shape, blocks)

@@ -10,11 +10,14 @@ from types import SimpleNamespace
 import dask.array as da
 import numpy as np
 import scipy.sparse as sp
+from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
 
-from daskdml import numerics
+from daskdml import Averaging, numerics
+from daskdml.data import _stream as streaming
 from daskdml.linear_model import SGDClassifier, SGDRegressor
 from daskdml.numerics import LOSSES, PENALTIES, SCHEDULES, Settings, as_rows, copy_state, init_state
 from daskdml.numerics.cuda import Card, Threads, _card, _layout
+from daskdml.strategies import _work as work
 
 N, D, BATCH = 21, 7, 9
 MODES = {"regression": (0, 1), "binary": (1, 1), "ova": (2, 3), "softmax": (3, 3)}
@@ -152,10 +155,35 @@ def fits(card):
             "replicas": int(there.replicas_["gpu"].sum()),
             "rows": len(there.replicas_),
         }
+    found["mixed"] = mixed(lazy)
     reg = SGDRegressor(device="cuda", batch_size=8, max_iter=2, tol=None, random_state=0).fit(X, X[:, 1])
     same = SGDRegressor(device="cpu", batch_size=8, max_iter=2, tol=None, random_state=0).fit(X, X[:, 1])
     found["regressor"] = {"apart": float(np.abs(reg.coef_ - same.coef_).max())}
     return found
+
+
+def mixed(lazy):
+    """Two workers, one of which has a card: each replica's task goes by its worker."""
+    has_card = numerics.card
+
+    def here():
+        try:
+            return has_card() if get_worker().name == "with a card" else None
+        except ValueError:
+            return has_card()
+
+    streaming.card = work.card = here
+    params = {"loss": "log_loss", "max_iter": 2, "tol": None, "random_state": 0, "batch_size": 10}
+    address = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    one = {"cls": Worker, "options": {"nthreads": 1, **address}}
+    spec = {"with a card": one, "without": one}
+    with SpecCluster(spec, {"cls": Scheduler, "options": address}) as cluster, Client(cluster):
+        there, same = (SGDClassifier(device=d, **params, strategy=Averaging(2)).fit(*lazy) for d in ("auto", "cpu"))
+    streaming.card = work.card = has_card
+    return {
+        "apart": float(np.abs(there.coef_ - same.coef_).max() / np.abs(same.coef_).max()),
+        "gpu": [int(v) for v in there.history_["gpu_replicas"]],
+    }
 
 
 def kernels(card):

@@ -32,10 +32,10 @@ def test_kernels_agree_with_the_cpu():
 @pytest.mark.slow
 def test_every_strategy_trains_on_the_device_as_on_the_host():
     found = simulated("fits")
-    assert len(found) == 6
+    assert len(found) == 7
     assert {name: fit["apart"] for name, fit in found.items() if not fit["apart"] < 1e-4} == {}
     for name, fit in found.items():
-        if name == "regressor":
+        if name in ("regressor", "mixed"):
             continue
         # A clock of SSP without rows has none who trained.
         assert max(fit["gpu_replicas"]) == (1 if "in memory" in name or "ssp" in name else 2), name
@@ -43,3 +43,4 @@ def test_every_strategy_trains_on_the_device_as_on_the_host():
     # The first of the three blocks fits; from the second epoch on it is there.
     assert found["averaging of Dask ['device_memory']"]["from_device"][0] == 0
     assert found["averaging of Dask ['device_memory']"]["from_device"][-1] > 0
+    assert found["mixed"]["gpu"] == [1, 1]
