@@ -92,7 +92,7 @@ def tiling(n_features: int, itemsize: int, threads: Threads, sparse: bool) -> tu
     >>> tiling(100, 4, Threads(), sparse=False)
     (32, 8, 104)
     >>> tiling(784, 4, Threads(), sparse=False)
-    (13, 19, 787)
+    (12, 21, 789)
     >>> tiling(2**20, 4, Threads(), sparse=True)
     (32, 8, 0)
     """
