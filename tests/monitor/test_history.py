@@ -12,7 +12,7 @@ COLUMNS = (
 ).split()
 WHOLE = (
     "round epoch rows bytes blocks_from_recipe blocks_from_memory blocks_from_disk sent_bytes received_bytes "
-    "staleness_max retries reassigned recoveries"
+    "staleness_max retries reassigned recoveries blocks_from_device gpu_replicas"
 ).split()
 TYPES = dict.fromkeys(WHOLE, "int64") | {"staleness_histogram": "object"}
 
