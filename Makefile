@@ -6,13 +6,15 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 READY := $(VENV)/.ready
 READY_TEST := $(VENV)/.ready-test
 READY_BENCH := $(VENV)/.ready-bench
+READY_GPU := $(VENV)/.ready-gpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench docs notebooks lint format clean distclean
+.PHONY: help demo test test-gpu bench docs notebooks lint format clean distclean
 
 help:
 	@echo "make demo    train on data larger than the workers' memory, and tell what happened"
 	@echo "make test    ruff, mypy, and all tests: tests/, the examples in docstrings, the notebooks"
+	@echo "make test-gpu  the tests that need a GPU, with the extra gpu; they skip themselves where there is none"
 	@echo "make bench   the benchmarks"
 	@echo "make docs    the documentation, to docs/_build/html;  make notebooks  execute and save them"
 	@echo "make lint    ruff and mypy only;  make format  let ruff rewrite"
@@ -23,6 +25,9 @@ demo: $(READY)
 
 test: lint
 	$(BIN)/pytest
+
+test-gpu: $(READY_GPU)
+	$(BIN)/pytest -m gpu -p no:cacheprovider tests
 
 lint: $(READY_TEST)
 	$(BIN)/ruff check .
@@ -57,6 +62,11 @@ $(READY_TEST): pyproject.toml | $(BIN)/python
 $(READY_BENCH): pyproject.toml | $(BIN)/python
 	@echo "installing daskdml and what its benchmarks need into $(VENV)"
 	@$(PIP) install --editable '.[bench]'
+	@touch $@ $(READY)
+
+$(READY_GPU): pyproject.toml | $(BIN)/python
+	@echo "installing daskdml and what its tests on a GPU need into $(VENV)"
+	@$(PIP) install --editable '.[test,gpu]'
 	@touch $@ $(READY)
 
 # A python found on the PATH may be a launcher for a version that is not installed: take the first that runs.

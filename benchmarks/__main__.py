@@ -19,6 +19,7 @@ NAMES = (
     "agreement",
     "overheads",
     "dashboard",
+    "gpu",
     "scale_model",
     "race",
 )

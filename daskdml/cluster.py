@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
+from importlib.util import find_spec
 from typing import Any
 
 import dask
@@ -119,6 +120,7 @@ def local(
     memory_limit: str | int = "auto",
     *,
     memory_pause: float | bool = False,
+    gpus: bool | int = False,
     **kwargs: Any,
 ) -> Client:
     """A client of a new cluster of processes on this machine; closing the client closes the cluster.
@@ -133,9 +135,14 @@ def local(
         The fraction of its limit at which a worker begins no more tasks (Dask's own default is 0.8). Off, because
         a fit keeps to its plan, and a process that idles above that mark with nothing to give back would never
         begin a task again; a worker at 95 % is restarted all the same, and then has Dask's own setting.
+    gpus : bool or int, default False
+        A worker for each GPU of this machine, or for the first so many, through ``dask_cuda.LocalCUDACluster`` (the
+        extra ``gpu``); ``n_workers`` is then theirs to say. Unless said otherwise in ``kwargs``, workers that are
+        several speak UCX where ``distributed-ucxx`` is installed, and TCP elsewhere.
     **kwargs
-        Passed to :class:`distributed.LocalCluster`. The dashboard listens on the loopback interface, at port 8787 or
-        the next free one, unless ``dashboard_address`` says otherwise.
+        Passed to :class:`distributed.LocalCluster`, or with ``gpus`` to ``dask_cuda.LocalCUDACluster``:
+        ``rmm_pool_size="20GB"``, ``device_memory_limit``, ``protocol``. The dashboard listens on the loopback
+        interface, at port 8787 or the next free one, unless ``dashboard_address`` says otherwise.
 
     Returns
     -------
@@ -149,12 +156,60 @@ def local(
     ...     client.submit(sum, [1, 2, 3]).result()
     6
     """
+    if gpus is not False:
+        return _local_cuda(gpus, n_workers, memory_limit, memory_pause, kwargs)
     if n_workers is not None and n_workers < 1:
         raise ValueError(f"n_workers must be at least 1, got {n_workers}")
     defaults = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:8787"}
     # Workers take this over from the process that starts them. A client given no cluster owns the one it makes.
     with dask.config.set({"distributed.worker.memory.pause": memory_pause}):
         return Client(n_workers=n_workers or CPU_COUNT, memory_limit=memory_limit, **defaults | kwargs)
+
+
+def _local_cuda(
+    gpus: bool | int, n_workers: int | None, memory_limit: str | int, memory_pause: float | bool, kwargs: dict[str, Any]
+) -> Client:
+    """A client of a cluster with a worker for each GPU; both are closed with it."""
+    if n_workers is not None:
+        raise ValueError(f"gpus={gpus!r} says how many workers there are: leave n_workers={n_workers} out")
+    if gpus is not True and gpus < 1:
+        raise ValueError(f"gpus must be True, False or at least 1, got {gpus}")
+    try:
+        from dask_cuda import LocalCUDACluster
+    except ImportError as error:
+        raise ImportError(
+            f"local(gpus={gpus!r}) needs dask-cuda ({error}): install the extra with pip install 'daskdml[gpu]'"
+        ) from error
+    defaults: dict[str, Any] = {"dashboard_address": "127.0.0.1:8787", "memory_limit": memory_limit}
+    if gpus is not True:
+        defaults["n_workers"] = int(gpus)
+    if gpus != 1 and find_spec("distributed_ucxx") is not None:
+        defaults["protocol"] = "ucx"
+    given = defaults | kwargs
+    # Kernels take their memory from numba: of a pool that dask-cuda has made it must be told.
+    environ = dask.config.get("distributed.nanny.pre-spawn-environ", {})
+    if given.get("rmm_pool_size"):
+        environ = environ | {"NUMBA_CUDA_MEMORY_MANAGER": "rmm.allocators.numba"}
+    settings = {"distributed.worker.memory.pause": memory_pause, "distributed.nanny.pre-spawn-environ": environ}
+    with dask.config.set(settings):
+        cluster = LocalCUDACluster(**given)
+        try:
+            return _Owner(cluster)
+        except BaseException:
+            cluster.close()
+            raise
+
+
+class _Owner(Client):
+    """A client that closes its cluster with itself, as a client does with one that it has made."""
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        cluster = self.cluster
+        try:
+            return super().close(*args, **kwargs)
+        finally:
+            if cluster is not None:
+                cluster.close()
 
 
 def retire(workers: str | Sequence[str], client: Client | None = None, timeout: float = 60.0) -> list[str]:

@@ -1,7 +1,6 @@
 """Clusters and data for the tests, and a check that each test leaves nothing behind."""
 
 import functools
-import importlib.util
 import operator
 import os
 import shutil
@@ -34,18 +33,15 @@ def pytest_collection_modifyitems(items):
     if any("gpu" in item.keywords for item in items) and not _has_gpu():
         for item in items:
             if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="no CUDA device, or no cupy to use it"))
+                item.add_marker(pytest.mark.skip(reason="no GPU, or no numba-cuda to use it (make test-gpu)"))
 
 
 def _has_gpu():
-    if importlib.util.find_spec("cupy") is None:
-        return False
-    import cupy
+    from numba import config
 
-    try:
-        return cupy.cuda.runtime.getDeviceCount() > 0
-    except cupy.cuda.runtime.CUDARuntimeError:
-        return False
+    from daskdml.numerics import card
+
+    return card() is not None and not config.ENABLE_CUDASIM
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,8 @@
 from daskdml.data._block import Block, Recipe, Schema, Target
 from daskdml.data._cache import CacheSpec, cache_usage, release_cache
 from daskdml.data._dataset import Dataset, as_dataset
+from daskdml.data._decode import on_host
+from daskdml.data._device import CardInfo, DeviceSpec, card_info, device_usage, plan_device, require_cards
 from daskdml.data._labels import label_counts
 from daskdml.data._map import columns_of, map_rows
 from daskdml.data._memory import MemoryPlan, WorkerMemory, budget_bytes, plan_memory, worker_memory
@@ -13,7 +15,9 @@ from daskdml.data._waiting import explained, fatal_blocks, remedy, trouble, wait
 __all__ = [
     "Block",
     "CacheSpec",
+    "CardInfo",
     "Dataset",
+    "DeviceSpec",
     "Load",
     "MemoryPlan",
     "Recipe",
@@ -24,16 +28,21 @@ __all__ = [
     "as_dataset",
     "budget_bytes",
     "cache_usage",
+    "card_info",
     "columns_of",
+    "device_usage",
     "explained",
     "fatal_blocks",
     "is_in_memory",
     "label_counts",
     "map_rows",
+    "on_host",
+    "plan_device",
     "plan_memory",
     "refuse_dataset",
     "release_cache",
     "remedy",
+    "require_cards",
     "stream",
     "trouble",
     "wait_for",

@@ -14,8 +14,9 @@ class Block:
     """Some consecutive rows of the training data, as the kernels want them.
 
     ``X`` is a C-contiguous ndarray or a canonical CSR matrix with 32-bit indices, of shape
-    (n_rows, n_features), float32 or float64. ``y`` holds, in X's dtype, the targets of a regression or
-    the codes 0..n_classes-1 of a classification. ``sample_weight`` is None where every row weighs 1.
+    (n_rows, n_features), float32 or float64; or such an array of a GPU, where it lies and is trained on there.
+    ``y`` holds, in X's dtype, the targets of a regression or the codes 0..n_classes-1 of a classification.
+    ``sample_weight`` is None where every row weighs 1.
     A block is shared by every replica of a process: never written to.
     """
 
@@ -31,7 +32,8 @@ class Block:
     @property
     def nbytes(self) -> int:
         X = self.X
-        size = X.nbytes if isinstance(X, np.ndarray) else X.data.nbytes + X.indices.nbytes + X.indptr.nbytes
+        # CSR matrices do not say; ndarrays, and arrays on a GPU, do.
+        size = X.data.nbytes + X.indices.nbytes + X.indptr.nbytes if hasattr(X, "indptr") else X.nbytes
         return size + sum(a.nbytes for a in (self.y, self.sample_weight) if a is not None)
 
 

@@ -21,8 +21,10 @@ import numpy as np
 
 from daskdml.data import _files
 from daskdml.data._block import Block
+from daskdml.data._decode import on_host
+from daskdml.data._device import process_tier
 
-Source = Literal["recipe", "memory", "disk"]
+Source = Literal["recipe", "memory", "disk", "device"]
 
 
 @dataclass(frozen=True)
@@ -82,9 +84,18 @@ class BlockCache:
         self._pinned = 0
 
     def get(
-        self, spec: CacheSpec, index: int, make: Callable[[], Block], buffers: _files.Buffers, directory: str | None
+        self,
+        spec: CacheSpec,
+        index: int,
+        make: Callable[[], Block],
+        buffers: _files.Buffers,
+        directory: str | None,
+        elsewhere: Callable[[Block], bool] | None = None,
     ) -> tuple[Block, Source]:
-        """The block from memory or disk, or made and kept; two threads that miss the same one make it once."""
+        """The block from memory or disk, or made and kept; two threads that miss the same one make it once.
+
+        ``elsewhere`` says of a block that was made whether it is kept on a GPU: then it is not here.
+        """
         with self._lock:
             kept = self._sets.setdefault(spec.token, _Kept())
             if block := kept.memory.get(index):
@@ -95,10 +106,10 @@ class BlockCache:
                 mine = kept.pending[index] = Future[Block]()
         if stored is not None:
             block = self._read(kept, index, stored, buffers)
-            return (block, "disk") if block is not None else self.get(spec, index, make, buffers, directory)
+            return (block, "disk") if block is not None else self.get(spec, index, make, buffers, directory, elsewhere)
         if pending is not None:
             return pending.result(), "memory"
-        return self._made(spec, kept, index, make, mine, directory), "recipe"
+        return self._made(spec, kept, index, make, mine, directory, elsewhere), "recipe"
 
     def _made(
         self,
@@ -108,6 +119,7 @@ class BlockCache:
         make: Callable[[], Block],
         mine: Future[Block],
         directory: str | None,
+        elsewhere: Callable[[Block], bool] | None = None,
     ) -> Block:
         try:
             block = make()
@@ -117,7 +129,8 @@ class BlockCache:
             mine.set_exception(error)
             raise
         try:
-            block = self._keep(spec, kept, block, directory)
+            if elsewhere is None or not elsewhere(block):
+                block = self._keep(spec, kept, _on_host(block), directory)
         finally:
             with self._lock:
                 kept.pending.pop(index, None)
@@ -213,6 +226,12 @@ class BlockCache:
             return list(self._sets)
 
 
+def _on_host(block: Block) -> Block:
+    """The block, its rows brought from a GPU that has no room to keep them."""
+    X = on_host(block.X)
+    return block if X is block.X else Block(block.index, X, block.y, block.sample_weight)
+
+
 def _owned(block: Block) -> Block:
     """The block without ties to anything larger, so that pinning it pins no more than it counts."""
     X = block.X
@@ -264,7 +283,7 @@ def _cleanup() -> None:
 
 
 def release_cache(token: str) -> None:
-    """Forget a data set's blocks in this process, in memory and on disk.
+    """Forget a data set's blocks in this process: on a GPU, in memory and on disk.
 
     Parameters
     ----------
@@ -272,6 +291,7 @@ def release_cache(token: str) -> None:
         ``Dataset.token``. On a cluster: ``client.run(release_cache, data.token)``.
     """
     _cache.release(token)
+    process_tier().release(token)
 
 
 def cache_usage(token: str) -> dict[str, int]:

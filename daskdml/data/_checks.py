@@ -18,6 +18,12 @@ def all_finite(values: np.ndarray) -> bool:
     return bool(np.isfinite(values).all())
 
 
+def all_finite_there(values: Any) -> bool:
+    """The same of an array that lies elsewhere, in terms of its own library: one number comes back."""
+    xp = values.__array_namespace__()
+    return bool(xp.all(xp.isfinite(values)))
+
+
 def check_finite(values: np.ndarray, name: str, where: str, columns: tuple[str, ...] | None = None) -> None:
     """Raise ValueError for NaN or infinity in a float array, naming the first such place."""
     if values.dtype.kind != "f" or all_finite(values):

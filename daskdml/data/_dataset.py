@@ -102,6 +102,11 @@ class Dataset:
         decoding = replace(self._decoding, target=target)
         return Dataset([r.decoded(decoding) for r in self.recipes], decoding, self._futures, self.cacheable)
 
+    def staying_on_device(self) -> Dataset:
+        """The same blocks; X of chunks that lie on a GPU stays there where the process trains on that."""
+        decoding = replace(self._decoding, on_device=True)
+        return Dataset([r.decoded(decoding) for r in self.recipes], decoding, self._futures, self.cacheable)
+
     def describe(self) -> dict[str, Any]:
         """What is known without reading any data."""
         return {

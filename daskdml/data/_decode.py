@@ -52,8 +52,35 @@ def is_sparse(value: Any) -> bool:
     return sp.issparse(value) or type(value).__module__.partition(".")[0] == "sparse"
 
 
+def on_host(value: Any) -> Any:
+    """A chunk of a GPU library as what NumPy, pandas and SciPy know; anything else as it is.
+
+    CuPy's arrays, and its sparse ones, have ``get()``; cuDF's frames and columns have ``to_pandas()``.
+    """
+    library = type(value).__module__.partition(".")[0]
+    if library in ("cupy", "cupyx"):
+        return value.get()
+    return value.to_pandas() if library == "cudf" else value
+
+
+def device_matrix(value: Any, dtype: np.dtype) -> Any:
+    """A dense chunk that lies on a GPU as a C-contiguous array there, without a copy where it is one of ``dtype``.
+
+    None for what does not lie there, or not densely: that goes through the host.
+    """
+    library = type(value).__module__.partition(".")[0]
+    if library == "cudf" and hasattr(value, "to_cupy"):
+        value = value.to_cupy()
+    elif library != "cupy":
+        return None
+    refuse_dtype(value.dtype)
+    value = value.reshape(-1, 1) if value.ndim == 1 else value
+    return value.astype(dtype, order="C", copy=False)
+
+
 def matrix(value: Any, dtype: np.dtype, sparse: bool = False) -> np.ndarray | sp.csr_matrix | sp.csr_array:
     """One raw chunk as a C-contiguous ndarray or canonical CSR of ``dtype``; no copy where it is one already."""
+    value = on_host(value)
     if isinstance(value, pd.Series):
         value = value.to_frame()
     if isinstance(value, pd.DataFrame):
@@ -143,6 +170,7 @@ def _numbers(values: np.ndarray, dtype: np.dtype, column: Any) -> np.ndarray:
 
 def column(value: Any) -> np.ndarray:
     """One raw chunk of y or of the weights as a 1-D array; NA of nullable dtypes as NaN."""
+    value = on_host(value)
     if is_sparse(value):
         raise TypeError("Sparse data was passed for y or sample_weight, but dense data is required: use .toarray()")
     if isinstance(value, pd.DataFrame):

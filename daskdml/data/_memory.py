@@ -103,7 +103,7 @@ def plan_memory(
     >>> plan.cache_bytes // 2**20, plan.max_block_bytes // 2**20
     (88, 103)
     """
-    row = _row_bytes(schema)
+    row = row_bytes(schema)
     need = None if max_block_rows is None or schema.sparse else _BLOCKS * max_block_rows * row
     plans = [
         _plan_one(limit or None, base, k, row, need, model_bytes, budget, largest)
@@ -192,7 +192,8 @@ def check_merge(lengths: tuple[int, ...] | None, schema: Schema, client: Any) ->
         )
 
 
-def _row_bytes(schema: Schema) -> int:
+def row_bytes(schema: Schema) -> int:
+    """Bytes of a row with its label and weight; of a sparse one the least."""
     # Sparse rows are not known before they are read: at least the label, the weight and the index pointer.
     width = 0 if schema.sparse else schema.n_features
     return (width + 2) * schema.dtype.itemsize + (4 if schema.sparse else 0)
@@ -209,8 +210,8 @@ def _available() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def budget_bytes(budget: int | str | None) -> int | None:
-    """``memory_budget`` in bytes; None for None.
+def budget_bytes(budget: int | str | None, name: str = "memory_budget") -> int | None:
+    """A budget in bytes; None for None.
 
     Raises
     ------
@@ -222,9 +223,9 @@ def budget_bytes(budget: int | str | None) -> int | None:
     try:
         nbytes = int(parse_bytes(budget))
     except ValueError as error:
-        raise ValueError(f"memory_budget must be a number of bytes, or text such as '200MB', got {budget!r}") from error
+        raise ValueError(f"{name} must be a number of bytes, or text such as '200MB', got {budget!r}") from error
     if nbytes < 0:
-        raise ValueError(f"memory_budget must not be negative, got {budget!r}")
+        raise ValueError(f"{name} must not be negative, got {budget!r}")
     return nbytes
 
 

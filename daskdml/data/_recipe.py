@@ -11,9 +11,10 @@ from dask._task_spec import GraphNode
 from dask.typing import Key
 
 from daskdml.data._block import Block, Schema, Target
-from daskdml.data._checks import check_finite, check_length, place, target_values, weight_values
-from daskdml.data._decode import column, matrix
+from daskdml.data._checks import all_finite_there, check_finite, check_length, place, target_values, weight_values
+from daskdml.data._decode import column, device_matrix, matrix, on_host
 from daskdml.data._graph import run
+from daskdml.numerics import card
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,23 @@ class Decoding:
     target: Target | None
     # A number given as sample_weight, the same for every row.
     weight: float | None = None
+    # Whether what lies on a GPU stays there, where this process trains on that.
+    on_device: bool = False
 
     def block(self, index: int, x: Any, y: Any, w: Any) -> Block:
         where, schema = place(index, self.n_blocks), self.schema
-        X = matrix(x, schema.dtype, schema.sparse)
+        kept = device_matrix(x, schema.dtype) if self.on_device and not schema.sparse and card() is not None else None
+        X = matrix(x, schema.dtype, schema.sparse) if kept is None else kept
         if X.shape[1] != schema.n_features:
             raise ValueError(
                 f"X has {X.shape[1]} columns in block {index}, but {schema.n_features} were expected; "
                 "every block must have the same columns"
             )
         rows = X.shape[0]
-        check_finite(X if isinstance(X, np.ndarray) else X.data, "X", where, _names(X, schema))
+        if kept is None:
+            check_finite(X if isinstance(X, np.ndarray) else X.data, "X", where, _names(X, schema))
+        elif not all_finite_there(X):
+            check_finite(on_host(X), "X", where, schema.feature_names)
         target = weight = None
         if y is not None:
             labels = column(y)

@@ -17,7 +17,7 @@ from sklearn.exceptions import DataConversionWarning
 
 from daskdml.data._block import Schema
 from daskdml.data._counting import per_block
-from daskdml.data._decode import column, float_dtype, is_sparse, refuse_dtype
+from daskdml.data._decode import column, float_dtype, is_sparse, on_host, refuse_dtype
 from daskdml.data._labelled import feature_labels, from_xarray, is_xarray
 
 __all__ = [
@@ -132,6 +132,7 @@ def _check_dask_matrix(X: Any) -> None:
 
 
 def _memory_matrix(X: Any) -> Any:
+    X = on_host(X)
     if isinstance(X, pd.Series):
         X = X.to_frame()
     if isinstance(X, pd.DataFrame):
@@ -195,6 +196,7 @@ def _weighs(chunk: Any, where: str) -> bool:
 
 
 def _vector(values: Any, name: str) -> np.ndarray:
+    values = on_host(values)
     if is_sparse(values):
         raise TypeError(f"Sparse data was passed for {name}, but dense data is required: use .toarray()")
     array = np.asarray(values)

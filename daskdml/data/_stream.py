@@ -13,9 +13,11 @@ from typing import Any
 from daskdml.data._allocator import give_back, settle
 from daskdml.data._block import Block, Recipe
 from daskdml.data._cache import CacheSpec, Source, process_cache
+from daskdml.data._device import DeviceSpec, process_tier
 from daskdml.data._files import Buffers
 from daskdml.data._memory import MemoryPlan
 from daskdml.data._waiting import announce
+from daskdml.numerics import card
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,9 @@ class stream:
         Blocks made ahead; 0 makes each when it is asked for, without a thread.
     plan : MemoryPlan, optional
         Refuse blocks that turn out larger than it allows.
+    device : DeviceSpec, optional
+        Bring each block to the GPU of this process, if it has one, and keep there what fits; it is a
+        :class:`daskdml.numerics.DeviceBlock` then.
 
     Examples
     --------
@@ -64,6 +69,7 @@ class stream:
         cache: CacheSpec | None = None,
         prefetch: int = 1,
         plan: MemoryPlan | None = None,
+        device: DeviceSpec | None = None,
     ):
         if prefetch < 0:
             raise ValueError(f"prefetch must be at least 0, got {prefetch}")
@@ -74,6 +80,9 @@ class stream:
         self._cache = cache
         self._plan = plan
         self._prefetch = prefetch
+        # Asked here, in the task's own thread: it knows its worker.
+        self._card = None if device is None else card()
+        self._device = None if self._card is None else device
         self._buffers = Buffers(prefetch + 1)
         # A worker is known to its own threads only, not to the prefetch thread.
         worker = _worker()
@@ -82,13 +91,13 @@ class stream:
         self._limit: int | None = None if worker is None else worker.memory_manager.memory_limit
         if worker is not None:
             settle(worker)
-        self._ready: deque[tuple[Block, float, Source] | BaseException | None] = deque()
+        self._ready: deque[tuple[Any, float, Source] | BaseException | None] = deque()
         self._changed = threading.Condition()
         self._wanted = prefetch
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> Iterator[tuple[Block, Load]]:
+    def __enter__(self) -> Iterator[tuple[Any, Load]]:
         if self._prefetch:
             self._thread = threading.Thread(target=self._run, name="daskdml-prefetch", daemon=True)
             self._thread.start()
@@ -109,10 +118,10 @@ class stream:
         self._recipes.clear()
         self._inputs.clear()
 
-    def __iter__(self) -> Iterator[tuple[Block, Load]]:
+    def __iter__(self) -> Iterator[tuple[Any, Load]]:
         return self
 
-    def __next__(self) -> tuple[Block, Load]:
+    def __next__(self) -> tuple[Any, Load]:
         start = time.perf_counter()
         made = self._take() if self._thread is not None else self._next_made()
         if made is None:
@@ -124,7 +133,7 @@ class stream:
         block, seconds, source = made
         return block, Load(seconds, time.perf_counter() - start, block.nbytes, source)
 
-    def _take(self) -> tuple[Block, float, Source] | BaseException | None:
+    def _take(self) -> tuple[Any, float, Source] | BaseException | None:
         with self._changed:
             while not self._ready:
                 self._changed.wait()
@@ -151,7 +160,7 @@ class stream:
             # Held here, it would outlive the caller's use of it.
             del made
 
-    def _next_made(self) -> tuple[Block, float, Source] | BaseException | None:
+    def _next_made(self) -> tuple[Any, float, Source] | BaseException | None:
         if self._closed or not self._recipes:
             return None
         start = time.perf_counter()
@@ -161,7 +170,35 @@ class stream:
             return error
         return block, time.perf_counter() - start, source
 
-    def _block(self, recipe: Recipe) -> tuple[Block, Source]:
+    def _block(self, recipe: Recipe) -> tuple[Any, Source]:
+        if self._device is None:
+            return self._host_block(recipe)
+        # Brought in this thread, while the kernel runs on the block before.
+        tier, spec, index = process_tier(), self._device, recipe.index
+        if (resident := tier.get(spec.token, index)) is not None:
+            self._inputs.pop(index, None)
+            return resident, "device"
+        mine = False
+
+        def stays(block: Block) -> bool:
+            nonlocal mine
+            spec.check(block)
+            mine = tier.reserve(spec, index, block.nbytes)
+            return mine
+
+        try:
+            block, source = self._host_block(recipe, stays)
+            assert self._card is not None
+            moved = self._card.put(block)
+        except BaseException:
+            if mine:
+                tier.cancel(spec.token, index)
+            raise
+        if mine:
+            tier.fill(spec.token, moved)
+        return moved, source
+
+    def _host_block(self, recipe: Recipe, elsewhere: Callable[[Block], bool] | None = None) -> tuple[Block, Source]:
         values = [self._inputs.pop(recipe.index, ())]
 
         def make() -> Block:
@@ -180,8 +217,11 @@ class stream:
             return block
 
         if self._cache is None:
-            return make(), "recipe"
-        return process_cache().get(self._cache, recipe.index, make, self._buffers, self._directory)
+            block = make()
+            if elsewhere is not None:
+                elsewhere(block)
+            return block, "recipe"
+        return process_cache().get(self._cache, recipe.index, make, self._buffers, self._directory, elsewhere)
 
 
 def _worker() -> Any:

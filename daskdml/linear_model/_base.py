@@ -20,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskdml.checkpoint import Cadence
 from daskdml.data import budget_bytes, columns_of, is_in_memory, map_rows, refuse_dataset
+from daskdml.linear_model._device import DEVICES, batch_of, check_device
 from daskdml.linear_model._identity import identity_of
 from daskdml.linear_model._provenance import provenance_of
 from daskdml.linear_model._split import validation_mask
@@ -63,6 +64,9 @@ class BaseSGD(BaseEstimator):
         "coordinate_eta0": [Interval(Real, 0, None, closed="neither")],
         "strategy": [str, Synchronous, Asynchronous],
         "memory_budget": [str, Interval(Integral, 0, None, closed="left"), None],
+        "device": [StrOptions(set(DEVICES))],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "device_memory": [str, Interval(Integral, 0, None, closed="left"), None],
         "callbacks": "no_validation",
         "checkpoint": [str, os.PathLike, None],
         "checkpoint_every": [str, Interval(Real, 0, None, closed="left")],
@@ -114,6 +118,8 @@ class BaseSGD(BaseEstimator):
             )
         as_strategy(self.strategy)
         budget_bytes(self.memory_budget)
+        budget_bytes(self.device_memory, "device_memory")
+        check_device(self.device, self.batch_size, self.learning_rate, self.strategy)
         Cadence.of(self.checkpoint_every)
 
     def _open_checkpoint(self, resume: bool) -> Checkpoint | None:
@@ -126,6 +132,9 @@ class BaseSGD(BaseEstimator):
                 "that the first fit was given"
             )
         return None
+
+    def _batch(self) -> int:
+        return batch_of(self.device, self.batch_size, self.learning_rate, self.strategy)
 
     def _settings(self, mode: int, is_sparse: bool) -> Settings:
         ratio = {None: 0.0, "l2": 0.0, "l1": 1.0}.get(self.penalty, self.l1_ratio)
@@ -246,7 +255,7 @@ class BaseSGD(BaseEstimator):
             schedule,
             listeners,
             self._info(data, epochs),
-            self.memory_budget,
+            (self.memory_budget, self.device_memory),
             checkpoint,
         )
         if isinstance(data, Distributed):

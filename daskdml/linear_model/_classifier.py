@@ -18,8 +18,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from daskdml.data import Block, Schema, Target, is_in_memory, label_counts
+from daskdml.data import Block, Schema, Target, is_in_memory, label_counts, on_host
 from daskdml.linear_model._base import MEAN_STATE, BaseSGD, same
+from daskdml.linear_model._device import require_device
 from daskdml.linear_model._labels import Labels
 from daskdml.linear_model._probability import PROBABILITIES
 from daskdml.linear_model._training import (
@@ -95,6 +96,14 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
     memory_budget : int, str or None, default None
         Bytes of memory the block cache may take on each worker, as "200MB"; by default what is left under
         half of the worker's limit.
+    device : {"cpu", "cuda", "auto"}, default "cpu"
+        "cuda" trains on the GPU of each worker that has one, and fails where none has; "auto" does the same and fails
+        nowhere. What is found changes speed and rounding, not the steps: workers without a GPU take the same batches.
+    batch_size : int or "auto", default "auto"
+        Rows of a step, along their mean gradient. "auto" is 1, row after row, with ``device="cpu"``, else 4,096; BSP,
+        and strategies whose server has an optimizer, have batches of their own.
+    device_memory : int, str or None, default None
+        Bytes of a GPU in which each worker keeps blocks between epochs, as "20GB"; by default what is left there.
     callbacks : list of daskdml.monitor.Callback, optional
         Listeners of the fit.
     checkpoint : path or str, optional
@@ -176,6 +185,9 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         coordinate_eta0: float = 0.5,
         strategy: Any = "averaging",
         memory_budget: int | str | None = None,
+        device: str = "cpu",
+        batch_size: int | str = "auto",
+        device_memory: int | str | None = None,
         callbacks: Any = None,
         checkpoint: str | os.PathLike | None = None,
         checkpoint_every: float | str = "60s",
@@ -204,6 +216,9 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         self.coordinate_eta0 = coordinate_eta0
         self.strategy = strategy
         self.memory_budget = memory_budget
+        self.device = device
+        self.batch_size = batch_size
+        self.device_memory = device_memory
         self.callbacks = callbacks
         self.checkpoint = checkpoint
         self.checkpoint_every = checkpoint_every
@@ -388,13 +403,15 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         start: FitStart | None = None,
     ) -> tuple[Memory | Distributed, Labels]:
         """The data as blocks, and what is known of the labels."""
+        y, sample_weight = on_host(y), on_host(sample_weight)
         self._check_kinds(y, sample_weight)
         if stays_in_process(self.strategy, X, y, sample_weight, start=start):
+            require_device(self.device)
             return self._memory(plain_features(X), y, sample_weight, classes, first)
         self._note_columns(X, reset=first)
         dtype = None if first else self.coef_.dtype
         # Labels are counted after this, because it refuses what does not fit in memory.
-        data = distribute(self.strategy, X, y, sample_weight, Target(), dtype, start, self.memory_budget)
+        data = distribute(self.strategy, X, y, sample_weight, Target(), dtype, start, self.memory_budget, self.device)
         counts = None
         if classes is None:
             classes, counts = label_counts(y, client=data.client)
@@ -451,6 +468,8 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
             positive_weight=positive,
             negative_weight=negative,
             threads=effective_n_jobs(self.n_jobs),
+            batch=self._batch(),
+            device=self.device,
         )
 
     def _weights(self, labels: Labels) -> np.ndarray:

@@ -18,6 +18,7 @@ _FREE = {
     "callbacks",
     "checkpoint",
     "checkpoint_every",
+    "device_memory",
     "max_iter",
     "memory_budget",
     "n_jobs",

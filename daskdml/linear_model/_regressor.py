@@ -11,8 +11,9 @@ from sklearn.linear_model import SGDRegressor as PlainRegressor
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from daskdml.data import Block, Schema, Target, is_in_memory
+from daskdml.data import Block, Schema, Target, is_in_memory, on_host
 from daskdml.linear_model._base import MEAN_STATE, BaseSGD, same
+from daskdml.linear_model._device import require_device
 from daskdml.linear_model._labels import Labels
 from daskdml.linear_model._training import Distributed, Memory, distribute, plain_features, stays_in_process
 from daskdml.metrics import r2_score
@@ -60,6 +61,14 @@ class SGDRegressor(RegressorMixin, BaseSGD):
     strategy : str or strategy object, default "averaging"
         "averaging", "bsp", "ssp", "essp", "asp", or an object such as ``Averaging(n_replicas=4)``.
     memory_budget : int, str or None, default None
+    device : {"cpu", "cuda", "auto"}, default "cpu"
+        "cuda" trains on the GPU of each worker that has one, and fails where none has; "auto" does the same and fails
+        nowhere. What is found changes speed and rounding, not the steps: workers without a GPU take the same batches.
+    batch_size : int or "auto", default "auto"
+        Rows of a step, along their mean gradient. "auto" is 1, row after row, with ``device="cpu"``, else 4,096; BSP,
+        and strategies whose server has an optimizer, have batches of their own.
+    device_memory : int, str or None, default None
+        Bytes of a GPU in which each worker keeps blocks between epochs, as "20GB"; by default what is left there.
     callbacks : list of daskdml.monitor.Callback, optional
     checkpoint : path or str, optional
         A directory, or a URL that fsspec knows, in which ``fit`` keeps how far it has come, for ``fit(...,
@@ -112,6 +121,9 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         coordinate_eta0: float = 0.5,
         strategy: Any = "averaging",
         memory_budget: int | str | None = None,
+        device: str = "cpu",
+        batch_size: int | str = "auto",
+        device_memory: int | str | None = None,
         callbacks: Any = None,
         checkpoint: str | os.PathLike | None = None,
         checkpoint_every: float | str = "60s",
@@ -138,6 +150,9 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         self.coordinate_eta0 = coordinate_eta0
         self.strategy = strategy
         self.memory_budget = memory_budget
+        self.device = device
+        self.batch_size = batch_size
+        self.device_memory = device_memory
         self.callbacks = callbacks
         self.checkpoint = checkpoint
         self.checkpoint_every = checkpoint_every
@@ -256,11 +271,15 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         self, X: Any, y: Any, sample_weight: Any, first: bool, start: FitStart | None = None
     ) -> tuple[Memory | Distributed, np.ndarray | None]:
         """The data as blocks, and the target where it is in memory."""
+        y, sample_weight = on_host(y), on_host(sample_weight)
         self._check_kinds(y, sample_weight)
         if not stays_in_process(self.strategy, X, y, sample_weight, start=start):
             self._note_columns(X, reset=first)
             dtype = None if first else self.coef_.dtype
-            return distribute(self.strategy, X, y, sample_weight, Target(), dtype, start, self.memory_budget), None
+            target = Target()
+            given = (dtype, start, self.memory_budget, self.device)
+            return distribute(self.strategy, X, y, sample_weight, target, *given), None
+        require_device(self.device)
         X, y = validate_data(
             self,
             plain_features(X),
@@ -286,4 +305,6 @@ class SGDRegressor(RegressorMixin, BaseSGD):
             dtype=np.dtype(schema.dtype),
             positive_weight=np.ones(1),
             negative_weight=np.ones(1),
+            batch=self._batch(),
+            device=self.device,
         )

@@ -12,10 +12,12 @@ from scipy.sparse import issparse
 
 from daskdml.cluster import LOST, check_workers, connection_lost, current_client, embedded
 from daskdml.data import Block, Dataset, Schema, Target, any_weight, as_dataset, is_in_memory
-from daskdml.data._decode import float_dtype, is_sparse, matrix
+from daskdml.data._decode import float_dtype, is_sparse, matrix, on_host
 from daskdml.data._sources import features
+from daskdml.linear_model._device import require_device
 from daskdml.models import LinearModel
 from daskdml.monitor import CallbackList, FitInfo
+from daskdml.numerics import card
 from daskdml.strategies import (
     Agreed,
     Asynchronous,
@@ -35,6 +37,9 @@ from daskdml.strategies import (
     train_ahead,
 )
 
+# Of the workers' memory, and of their GPUs'.
+Budgets = tuple[int | str | None, int | str | None]
+
 
 @dataclass(frozen=True, eq=False)
 class Memory:
@@ -49,8 +54,9 @@ class Memory:
     def n_rows(self) -> int:
         return self.block.n_rows
 
-    def runner(self, strategy: Synchronous, model: LinearModel, memory_budget: Any) -> LocalRunner:
-        return LocalRunner(strategy, model, InMemory(self.block))
+    def runner(self, strategy: Synchronous, model: LinearModel, budgets: Budgets) -> LocalRunner:
+        here = card() if model.on_device else None
+        return LocalRunner(strategy, model, InMemory(self.block if here is None else here.put(self.block)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,8 +88,8 @@ class Distributed:
     def n_rows(self) -> int | None:
         return self.dataset.n_rows
 
-    def runner(self, strategy: Synchronous, model: LinearModel, memory_budget: Any) -> DaskRunner:
-        return DaskRunner(strategy, model, self.dataset, self.client, memory_budget)
+    def runner(self, strategy: Synchronous, model: LinearModel, budgets: Budgets) -> DaskRunner:
+        return DaskRunner(strategy, model, self.dataset, self.client, *budgets)
 
 
 def stays_in_process(strategy: str | Synchronous | Asynchronous, *arrays: Any, start: FitStart | None = None) -> bool:
@@ -113,6 +119,7 @@ def distribute(
     dtype: Any = None,
     start: FitStart | None = None,
     memory_budget: Any = None,
+    device: str = "cpu",
 ) -> Distributed:
     """The data as blocks for the active cluster, or the embedded one; for as many replicas as ``start`` had.
 
@@ -121,6 +128,7 @@ def distribute(
     if sample_weight is not None and is_in_memory(sample_weight) and not any_weight(sample_weight):
         raise weightless()
     client = working_client()
+    require_device(device, client)
     wanted = as_strategy(strategy).n_replicas
     if wanted is None:
         wanted = max(1, sum(client.nthreads().values())) if start is None else start.n_replicas
@@ -134,7 +142,7 @@ def distribute(
         n_blocks=wanted,
         memory_budget=memory_budget,
     )
-    return Distributed(dataset, client, wanted, sample_weight)
+    return Distributed(dataset if device == "cpu" else dataset.staying_on_device(), client, wanted, sample_weight)
 
 
 def weightless() -> ValueError:
@@ -157,7 +165,7 @@ def run(
     schedule: Schedule,
     listeners: CallbackList,
     info: FitInfo,
-    memory_budget: Any,
+    budgets: Budgets,
     checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train ``model`` on ``data``, closing what was opened whatever happens."""
@@ -165,14 +173,14 @@ def run(
     chosen.check(model)
     if isinstance(chosen, Asynchronous):
         if isinstance(data, Distributed):
-            fit = AsynchronousFit(chosen, model, data.dataset, data.client, memory_budget)
+            fit = AsynchronousFit(chosen, model, data.dataset, data.client, *budgets)
             with _connected(data), closing(fit), _not_lost(checkpoint):
                 return fit.train(agreed, schedule, listeners, info, checkpoint)
         # One replica has nobody to wait for: that is plain SGD.
         chosen = Averaging(n_replicas=1)
     if isinstance(data, Memory) and checkpoint is None and runs_ahead(chosen, model, data.block, schedule, listeners):
         return train_ahead(model, data.block, agreed, schedule, listeners, info)
-    with _connected(data), closing(data.runner(chosen, model, memory_budget)) as runner, _not_lost(checkpoint):
+    with _connected(data), closing(data.runner(chosen, model, budgets)) as runner, _not_lost(checkpoint):
         return train(chosen, model, runner, agreed, schedule, listeners, info, checkpoint)
 
 
@@ -201,6 +209,7 @@ def _not_lost(checkpoint: Checkpoint | None) -> Iterator[None]:
 
 def plain_features(X: Any) -> Any:
     """X in memory as scikit-learn takes it: a labelled array becomes a matrix, samples first; pydata/sparse SciPy's."""
+    X = on_host(X)
     if is_sparse(X) and not issparse(X):
         return matrix(X, float_dtype([X.dtype]))
     return features(X).data if hasattr(X, "dims") else X

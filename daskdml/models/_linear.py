@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -20,8 +21,8 @@ from daskdml.numerics import (
     PA2,
     REGRESSION,
     SOFTMAX,
+    DeviceBlock,
     Gradient,
-    Needs,
     Patience,
     Settings,
     State,
@@ -30,12 +31,14 @@ from daskdml.numerics import (
     as_rows,
     copy_state,
     gradient_rows,
+    gradient_settings,
     init_state,
     is_plain,
     narrowed,
     penalties,
     scalar_rate,
     settle,
+    train_batches,
     train_epochs,
     train_rows,
     train_rows_adaptive,
@@ -50,6 +53,8 @@ _BY_PROBLEM = set(State._fields) - {"clock", "scale"}
 # Entries of X, and what a row costs beside its own, that are visited in one call before anyone is asked: about 20 ms.
 AT_ONCE = 20_000_000
 ROW_COST = 20
+# Blocks of a grid, rows of a tile and of a gradient, as the kernels of a GPU have them at most.
+GRID, TILE, GRADIENT_ROWS = 1056, 32, 2**18
 _NO_WEIGHTS = {np.dtype(t): np.empty(0, dtype=t) for t in (np.float32, np.float64)}
 
 
@@ -68,6 +73,10 @@ class LinearModel:
         Class weights of the rows of a problem's own class, and of the rest; a softmax uses the first only.
     threads : int
         Among which one-versus-all problems are divided; the result is the same.
+    batch : int
+        Rows of a step; with 1 the kernels visit row after row.
+    device : str
+        "cpu", or "auto" or "cuda": rows that lie on a GPU are trained on there.
     """
 
     settings: Settings
@@ -77,6 +86,8 @@ class LinearModel:
     positive_weight: np.ndarray
     negative_weight: np.ndarray
     threads: int = 1
+    batch: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", narrowed(self.settings))
@@ -104,7 +115,23 @@ class LinearModel:
     def copy(self, state: State) -> State:
         return copy_state(state)
 
+    @property
+    def on_device(self) -> bool:
+        # The scales of features, and the rules for single rows, are not among the GPU's kernels.
+        return self.device != "cpu" and self.settings.schedule not in (NORMALIZED, PA1, PA2)
+
+    def device_bytes(self, sparse: bool) -> int:
+        # Parameters with what the optimizer remembers; sums of a batch, of dense rows in each block of the grid, of
+        # which a card runs up to a thousand; scores and slopes of a batch, and the order of the rows.
+        parameters = sum(array.nbytes for array in self.init())
+        sums = 8 * self.n_outputs * ((2 if sparse else GRID) * self.n_features + GRID * TILE)
+        return 2 * parameters + sums + 16 * max(self.batch, GRADIENT_ROWS) * (self.n_outputs + 1)
+
     def train(self, state: State, block: Rows, order: np.ndarray, active: np.ndarray) -> Totals:
+        if isinstance(block, DeviceBlock):
+            sides, on = self._class_weights(), self._on(active)
+            found = block.card.train(block, order, state, self.settings, sides, on, self.batch)
+            return self._totals(len(order), found)
         totals = np.zeros((2, self.n_outputs))
         kernel, settings = self._kernel(), self.settings
         positive, negative, on = self.positive_weight, self.negative_weight, self._on(active)
@@ -157,11 +184,13 @@ class LinearModel:
         return totals[:done, :, : self.n_problems], rates
 
     def epochs_at_once(self, n_rows: int) -> int:
-        if self.threads > 1 and self.settings.mode == ONE_VERSUS_ALL:
+        if self.batch > 1 or (self.threads > 1 and self.settings.mode == ONE_VERSUS_ALL):
             return 1
         return max(1, AT_ONCE // max(1, n_rows * self.n_outputs * (self.n_features + ROW_COST)))
 
     def _kernel(self) -> Callable[..., None]:
+        if self.batch > 1:
+            return partial(train_batches, self.batch)
         if self.adaptive:
             return train_rows_adaptive
         return train_rows_plain if is_plain(self.settings, self.n_outputs) else train_rows
@@ -180,9 +209,16 @@ class LinearModel:
         return zero_gradient(state, self.settings)
 
     def add_gradient(self, state: State, block: Rows, order: np.ndarray, active: np.ndarray, out: Gradient) -> None:
-        # Of what a kernel can be made without, a gradient has the softmax only: one kernel for all the rest.
-        needs = Needs(self.settings.needs.softmax, None, None, None, None)
-        settings = self.settings._replace(needs=needs)
+        if isinstance(block, DeviceBlock):
+            sums, losses = block.card.gradient(
+                block, order, state, self.settings, self._class_weights(), self._on(active)
+            )
+            out.coef[...] += sums[:, :-1]
+            out.intercept[...] += sums[:, -1]
+            out.totals[0] += losses
+            out.rows[0] += len(order)
+            return
+        settings = gradient_settings(self.settings)
         gradient_rows(*self._rows(block), order, state, settings, *self._class_weights(), self._on(active), out)
 
     def sum_gradients(self, a: Gradient, b: Gradient) -> Gradient:
@@ -253,9 +289,12 @@ class LinearModel:
         return np.asarray(X @ state.coef.T) + state.intercept
 
     def evaluate(self, state: State, block: Rows, order: np.ndarray) -> np.ndarray:
-        X, y = block.X[order], block.y[order]
-        weight = np.ones(len(order)) if block.sample_weight is None else block.sample_weight[order].astype(float)
-        scores = self.decision(state, X)
+        if isinstance(block, DeviceBlock):
+            scores = block.card.scores(block, order, state.coef, state.intercept)
+            y, weight = block.card.targets(block, order)
+        else:
+            scores, y = self.decision(state, block.X[order]), block.y[order]
+            weight = np.ones(len(order)) if block.sample_weight is None else block.sample_weight[order].astype(float)
         if self.settings.mode == REGRESSION:
             residual = y - scores[:, 0]
             y = y.astype(float)

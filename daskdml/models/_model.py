@@ -54,6 +54,13 @@ class Model(Protocol):
     def maxima(self) -> frozenset[str]:
         """The arrays of a state on whose largest value replicas agree, not on a mean."""
 
+    @property
+    def on_device(self) -> bool:
+        """Whether rows are brought to a GPU where the process that trains has one."""
+
+    def device_bytes(self, sparse: bool) -> int:
+        """Memory of a GPU that training takes beside the rows, which are sparse or not, about."""
+
     def init(self) -> Any:
         """A fresh state."""
 

@@ -47,6 +47,8 @@ class RoundEnd:
     ``staleness_histogram[k]`` counts the reads of parameters whose slowest replica was k clocks behind;
     ``retries`` messages were sent again, ``reassigned`` parts were trained by another worker than their own, and
     ``recoveries`` times something that a worker had held was replaced.
+
+    ``blocks_from_device`` lay on a GPU already, and ``gpu_replicas`` of the replicas trained on one.
     """
 
     epoch: int
@@ -71,6 +73,8 @@ class RoundEnd:
     retries: int = 0
     reassigned: int = 0
     recoveries: int = 0
+    blocks_from_device: int = 0
+    gpu_replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ class ReplicaRound:
     ``rows`` were visited, ``bytes`` of data read; ``sent_bytes`` and ``received_bytes`` went between the replica's
     process and the server, ``shard_bytes[k]`` of them to and from shard k. Parameters were at most ``staleness`` clocks
     behind. ``reassigned`` parts were trained in the place of the replica's own runner. The worker's block cache then
-    held ``cache_memory_bytes`` and ``cache_disk_bytes``.
+    held ``cache_memory_bytes`` and ``cache_disk_bytes``. ``gpu`` is 1 where it trained on a GPU, else 0.
     """
 
     replica: int
@@ -117,6 +121,7 @@ class ReplicaRound:
     cache_memory_bytes: int = 0
     cache_disk_bytes: int = 0
     shard_bytes: tuple[int, ...] = ()
+    gpu: int = 0
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ COLUMNS: dict[str, str] = {
     "retries": "int64",
     "reassigned": "int64",
     "recoveries": "int64",
+    "blocks_from_device": "int64",
+    "gpu_replicas": "int64",
     "validation_score": "float64",
     "learning_rate": "float64",
 }

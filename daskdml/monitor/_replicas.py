@@ -13,7 +13,8 @@ KEPT = 100_000
 """Rows of a :class:`ReplicaTable`; the oldest make room for new ones."""
 
 _WHOLE = (
-    "replica round epoch rows bytes sent_bytes received_bytes staleness reassigned cache_memory_bytes cache_disk_bytes"
+    "replica round epoch rows bytes sent_bytes received_bytes staleness reassigned cache_memory_bytes cache_disk_bytes "
+    "gpu"
 ).split()
 _SECONDS = "begin seconds compute_seconds load_seconds wait_seconds gate_seconds communicate_seconds".split()
 _DTYPE = np.dtype([*((n, "i8") for n in _WHOLE), *((n, "f8") for n in _SECONDS), ("worker", "i8")])
@@ -27,7 +28,7 @@ _FIRST = 256
 
 
 class ReplicaTable:
-    """The last ``kept`` events of replicas, as numbers in one array: 152 bytes each.
+    """The last ``kept`` events of replicas, as numbers in one array: 160 bytes each.
 
     Parameters
     ----------

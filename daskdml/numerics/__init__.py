@@ -12,6 +12,8 @@ from daskdml.numerics._gradient import (
     zero_gradient,
 )
 from daskdml.numerics._losses import LOSSES, Loss, loss_and_gradient
+from daskdml.numerics._minibatch import gradient_settings, train_batches
+from daskdml.numerics._on_device import DeviceBlock, card, why_no_card
 from daskdml.numerics._plain import train_rows_plain
 from daskdml.numerics._rows import CsrRows, DenseRows, as_rows
 from daskdml.numerics._settings import (
@@ -57,6 +59,7 @@ __all__ = [
     "SOFTMAX",
     "CsrRows",
     "DenseRows",
+    "DeviceBlock",
     "Gradient",
     "Loss",
     "Needs",
@@ -66,8 +69,10 @@ __all__ = [
     "add_gradients",
     "apply_gradient",
     "as_rows",
+    "card",
     "copy_state",
     "gradient_rows",
+    "gradient_settings",
     "init_state",
     "is_plain",
     "narrowed",
@@ -78,9 +83,11 @@ __all__ = [
     "seed_of_words",
     "settle",
     "shuffle_in_place",
+    "train_batches",
     "train_epochs",
     "train_rows",
     "train_rows_adaptive",
     "train_rows_plain",
+    "why_no_card",
     "zero_gradient",
 ]

@@ -33,7 +33,7 @@ from daskdml.server import (
 )
 from daskdml.strategies._checkpoint import Checkpoint, already_further, of_other_rows
 from daskdml.strategies._clocks import FEWEST_CLOCKS, MOST_CLOCKS, Clock, Pace, clocks_for
-from daskdml.strategies._limits import budget
+from daskdml.strategies._limits import budget, device_budget
 from daskdml.strategies._replica import EpochPlan, PartReport, ReplicaJob
 from daskdml.strategies._runners import Runners
 from daskdml.strategies._ssp import Asynchronous
@@ -65,7 +65,7 @@ class AsynchronousFit:
     model : Model
     data : Dataset
     client : Client
-    memory_budget : int or str, optional
+    memory_budget, device_memory : int or str, optional
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class AsynchronousFit:
         data: Dataset,
         client: Client,
         memory_budget: int | str | None = None,
+        device_memory: int | str | None = None,
     ):
         self.strategy = strategy
         self.model = model
@@ -83,6 +84,7 @@ class AsynchronousFit:
         self.layout = Layout(model)
         self.trace: Trace | None = None
         self._blocks_plan, self._cache = budget(client, data, model, memory_budget)
+        self._device = device_budget(client, data, model, device_memory)
         self._token = uuid.uuid4().hex[:12]
         self._runners = Runners(client, data, self._token, self._advice_to_resume)
         self._group: Group | None = None
@@ -185,9 +187,9 @@ class AsynchronousFit:
         if self._group is not None:
             self._group.close()
             self._group = None
-        if self._cache is not None and self.client.status == "running":
+        if (self._cache is not None or self._device is not None) and self.client.status == "running":
             try:
-                self.client.run(release_cache, self._cache.token, on_error="ignore")
+                self.client.run(release_cache, self.data.token, on_error="ignore")
             except (OSError, TimeoutError, ValueError) as error:
                 logger.warning("could not free the block caches: %r", error)
 
@@ -212,7 +214,7 @@ class AsynchronousFit:
             f"{self._token}",
             strategy,
             self.model,
-            Blocks(recipes, {}, self._cache, self._blocks_plan),
+            Blocks(recipes, {}, self._cache, self._blocks_plan, self._device),
             self._runners.inputs,
             self._partition,
             self._generation,

@@ -37,6 +37,7 @@ class Loaded:
     recipe: int = 0
     memory: int = 0
     disk: int = 0
+    device: int = 0
 
 
 class BlockReader:
@@ -122,7 +123,9 @@ class BlockReader:
         recipe = self._blocks.recipes[index]
         # Asked for only if the cache lacks the block: work that blocks share is done anew for each that is asked for.
         given = (lambda made: self._fetched(made.given)) if self._client is not None and recipe.given else None
-        with stream([recipe], given, cache=self._blocks.cache, plan=self._blocks.plan, prefetch=0) as made:
+        with stream(
+            [recipe], given, cache=self._blocks.cache, plan=self._blocks.plan, prefetch=0, device=self._blocks.device
+        ) as made:
             block, load = next(made)
         return block, load.seconds, load.source
 

@@ -28,7 +28,7 @@ from daskdml.strategies import _tasks
 from daskdml.strategies._batch import Batch
 from daskdml.strategies._fatal import give_up_on_fatal_blocks, told
 from daskdml.strategies._homes import settled
-from daskdml.strategies._limits import budget
+from daskdml.strategies._limits import budget, device_budget
 from daskdml.strategies._plan import Work, segments
 from daskdml.strategies._strategy import Agreed, OnRound, Synchronous
 from daskdml.strategies._work import Blocks, Report, nobody_told
@@ -59,11 +59,13 @@ class DaskRunner:
         data: Dataset,
         client: Client,
         memory_budget: int | str | None = None,
+        device_memory: int | str | None = None,
     ):
         self.client = client
         self.data = data
         self.strategy = strategy
         self.plan, self.cache = budget(client, data, model, memory_budget)
+        self.device = device_budget(client, data, model, device_memory)
         self._local_job = _tasks.Job(strategy, model)
         self.job = client.submit(_tasks.carry, self._local_job, pure=False)
         self._names = f"daskdml-{uuid.uuid4().hex[:12]}"
@@ -129,10 +131,10 @@ class DaskRunner:
 
     def close(self) -> None:
         """Free the block caches on the workers."""
-        if self.cache is None or self.client.status != "running":
+        if (self.cache is None and self.device is None) or self.client.status != "running":
             return
         try:
-            self.client.run(release_cache, self.cache.token, on_error="ignore")
+            self.client.run(release_cache, self.data.token, on_error="ignore")
         except (OSError, TimeoutError, ValueError) as error:
             logger.warning("could not free the block caches: %r", error)
 
@@ -268,7 +270,7 @@ class DaskRunner:
 
     def _assign(self, work: Work, active: np.ndarray) -> _tasks.Assignment:
         recipes = {block: self.data.recipes[block] for block in work.blocks}
-        return _tasks.Assignment(work, Blocks(recipes, {}, self.cache, self.plan), active)
+        return _tasks.Assignment(work, Blocks(recipes, {}, self.cache, self.plan, self.device), active)
 
     def _inputs(self, work: Work) -> list[Future]:
         if self.data.self_contained:

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from distributed import Client
 
-from daskdml.data import CacheSpec, Dataset, MemoryPlan, explained, plan_memory, worker_memory
+from daskdml.data import (
+    CacheSpec,
+    CardInfo,
+    Dataset,
+    DeviceSpec,
+    MemoryPlan,
+    card_info,
+    explained,
+    plan_device,
+    plan_memory,
+    worker_memory,
+)
 from daskdml.models import Model
 
-__all__ = ["budget", "explained"]
+__all__ = ["budget", "device_budget", "explained"]
 
 
 def budget(
@@ -28,3 +39,22 @@ def budget(
     if not data.cacheable:
         return plan, None
     return plan, CacheSpec(token=data.token, memory_bytes=plan.cache_bytes)
+
+
+def device_budget(
+    client: Client, data: Dataset, model: Model, device_memory: int | str | None = None
+) -> DeviceSpec | None:
+    """What blocks may take of the workers' GPUs; None where the model is trained on CPUs, or no worker has one."""
+    if not model.on_device:
+        return None
+    found = client.run(card_info)
+    threads = client.nthreads()
+    return plan_device(
+        data.token,
+        [info for info in found.values() if isinstance(info, CardInfo)],
+        data.schema,
+        data.max_block_rows,
+        model.device_bytes(data.schema.sparse),
+        threads=max((threads.get(a, 1) for a, info in found.items() if isinstance(info, CardInfo)), default=1),
+        budget=device_memory,
+    )

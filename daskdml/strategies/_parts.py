@@ -63,6 +63,7 @@ def merged(parts: list[ReplicaRound]) -> ReplicaRound:
         staleness=max(part.staleness for part in parts),
         cache_memory_bytes=latest.cache_memory_bytes,
         cache_disk_bytes=latest.cache_disk_bytes,
+        gpu=max(part.gpu for part in parts),
         shard_bytes=tuple(sum(shard) for shard in zip_longest(*(p.shard_bytes for p in parts), fillvalue=0)),
         # Between its tasks a replica waits for what the next one trains on.
         **sums | {"wait_seconds": sums["wait_seconds"] + idle},

@@ -345,6 +345,7 @@ class _Runner:
             report.reassigned,
             cache_memory_bytes=memory,
             cache_disk_bytes=disk,
+            gpu=int(self.job.blocks.on_gpu),
             shard_bytes=traffic.by_shard(self.job.partition.n_shards),
         )
         return replace(report, parts=(part,))

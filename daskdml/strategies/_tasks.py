@@ -43,7 +43,7 @@ class Assignment:
             wanted = len(self.blocks.recipes[block].given)
             found[block] = inputs[at : at + wanted]
             at += wanted
-        return Blocks(self.blocks.recipes, found, self.blocks.cache, self.blocks.plan)
+        return replace(self.blocks, inputs=found)
 
 
 def carry(job: Any) -> Any:

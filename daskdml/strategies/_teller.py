@@ -135,6 +135,8 @@ class Teller:
             retries=report.retries,
             reassigned=report.reassigned,
             recoveries=report.recoveries,
+            blocks_from_device=report.device,
+            gpu_replicas=len({part.replica for part in report.parts if part.gpu}),
         )
         self.since = now
         self.listeners.on_round_end(event)

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from daskdml.data import Block, CacheSpec, MemoryPlan, cache_usage, stream
+from daskdml.data import Block, CacheSpec, DeviceSpec, MemoryPlan, cache_usage, stream
 from daskdml.models import Model, Totals
 from daskdml.monitor import ReplicaRound
+from daskdml.numerics import DeviceBlock, card
 from daskdml.strategies._plan import Piece, Work, part_of
 
 
@@ -41,6 +42,8 @@ class Report:
     reassigned: int = 0
     recoveries: int = 0
     staleness: tuple[int, ...] = ()
+    # Blocks that lay on a GPU already.
+    device: int = 0
     # Of the task that makes one of what all bring.
     agree_seconds: float = 0.0
     parts: tuple[ReplicaRound, ...] = ()
@@ -63,30 +66,43 @@ class Blocks:
     inputs: Mapping[int, Any] = field(default_factory=dict)
     cache: CacheSpec | None = None
     plan: MemoryPlan | None = None
+    device: DeviceSpec | None = None
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether this process brings its blocks to a GPU."""
+        return self.device is not None and card() is not None
 
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
-    """The one block of data in memory, made already."""
+    """The one block of data in memory, made already; on a GPU where it is trained there."""
 
-    block: Block
+    block: Block | DeviceBlock
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the block lies on a GPU."""
+        return isinstance(self.block, DeviceBlock)
 
 
-def walk(blocks: Blocks | InMemory, pieces: tuple[Piece, ...], visit: Callable[[Block, Piece], None]) -> Report:
+def walk(blocks: Blocks | InMemory, pieces: tuple[Piece, ...], visit: Callable[[Any, Piece], None]) -> Report:
     """Call ``visit`` with every piece and its block, the next block being made meanwhile."""
     if isinstance(blocks, InMemory):
         start = time.perf_counter()
         for piece in pieces:
             visit(blocks.block, piece)
-        return Report(compute_seconds=time.perf_counter() - start, memory=len(pieces), bytes=blocks.block.nbytes)
-    counts = {"recipe": 0, "memory": 0, "disk": 0}
+        report = Report(compute_seconds=time.perf_counter() - start, bytes=blocks.block.nbytes)
+        return replace(report, device=len(pieces)) if blocks.on_gpu else replace(report, memory=len(pieces))
+    counts = {"recipe": 0, "memory": 0, "disk": 0, "device": 0}
     load_seconds = wait_seconds = compute_seconds = 0.0
     nbytes = 0
     # A block that comes back is found in the cache; where there is none, its chunk is in memory and is kept.
-    kept: dict[int, Block] | None = {} if blocks.cache is None or blocks.inputs else None
+    kept: dict[int, Any] | None = {} if blocks.cache is None or blocks.inputs else None
     uses, seen = Counter(piece.block for piece in pieces), set[int]()
     due = [p.block for p in pieces] if kept is None else list(uses)
-    with stream([blocks.recipes[b] for b in due], blocks.inputs, cache=blocks.cache, plan=blocks.plan) as walked:
+    recipes = [blocks.recipes[b] for b in due]
+    with stream(recipes, blocks.inputs, cache=blocks.cache, plan=blocks.plan, device=blocks.device) as walked:
         for piece in pieces:
             if kept is not None and piece.block in kept:
                 block = kept[piece.block]
@@ -95,7 +111,7 @@ def walk(blocks: Blocks | InMemory, pieces: tuple[Piece, ...], visit: Callable[[
                 load_seconds += load.seconds
                 wait_seconds += load.wait_seconds
                 # What is still in memory when it comes back was not read again.
-                if load.source != "memory" or piece.block not in seen:
+                if load.source not in ("memory", "device") or piece.block not in seen:
                     nbytes += load.nbytes
                     counts[load.source] += 1
                 seen.add(piece.block)
@@ -111,7 +127,15 @@ def walk(blocks: Blocks | InMemory, pieces: tuple[Piece, ...], visit: Callable[[
             # The name would keep the block alive while the next one is waited for.
             del block
     return Report(
-        None, compute_seconds, load_seconds, wait_seconds, nbytes, counts["recipe"], counts["memory"], counts["disk"]
+        None,
+        compute_seconds,
+        load_seconds,
+        wait_seconds,
+        nbytes,
+        recipe=counts["recipe"],
+        memory=counts["memory"],
+        disk=counts["disk"],
+        device=counts["device"],
     )
 
 
@@ -141,7 +165,7 @@ def train_pieces(model: Model, state: Any, work: Work, active: np.ndarray, block
     totals: list[Totals] = []
     orders = _Orders(work)
 
-    def visit(block: Block, piece: Piece) -> None:
+    def visit(block: Any, piece: Piece) -> None:
         totals.append(model.train(state, block, orders.of(piece, block.n_rows), active))
 
     begin, report = time.time(), walk(blocks, work.pieces, visit)
@@ -157,7 +181,7 @@ def add_pieces(
     orders = _Orders(work)
     rows = 0
 
-    def visit(block: Block, piece: Piece) -> None:
+    def visit(block: Any, piece: Piece) -> None:
         nonlocal rows
         order = orders.of(piece, block.n_rows)
         rows += len(order)
@@ -183,6 +207,7 @@ def _told_apart(
         report.wait_seconds,
         rows=rows,
         bytes=report.bytes,
+        gpu=int(blocks.on_gpu),
     )
     if isinstance(blocks, Blocks):
         memory, disk = cached_bytes(blocks)
@@ -216,7 +241,7 @@ def evaluate_pieces(model: Model, state: Any, work: Work, blocks: Blocks | InMem
     """Summed validation statistics over the held-out rows of ``work``; None where there are none."""
     found: list[np.ndarray] = []
 
-    def visit(block: Block, piece: Piece) -> None:
+    def visit(block: Any, piece: Piece) -> None:
         assert work.holdout is not None
         held = np.flatnonzero(work.holdout.rows(piece.block, block.n_rows))
         held = held[int(piece.start * len(held)) : int(piece.stop * len(held))]

@@ -136,6 +136,7 @@ def test_the_constructor_has_scikit_learns_parameters_and_defaults():
         mine = ours().get_params(deep=False)
         assert mine.items() >= theirs().get_params().items()
         new = {"coordinate_eta0", "strategy", "memory_budget", "callbacks", "checkpoint", "checkpoint_every"}
+        new |= {"device", "batch_size", "device_memory"}
         assert set(mine) - set(theirs().get_params()) == new
 
 

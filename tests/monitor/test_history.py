@@ -7,11 +7,12 @@ from tests.monitor.events import epoch_end, info, play, round_end
 COLUMNS = (
     "round epoch loss objective rows seconds compute_seconds load_seconds wait_seconds bytes "
     "blocks_from_recipe blocks_from_memory blocks_from_disk gate_seconds sent_bytes received_bytes staleness_mean "
-    "staleness_max staleness_histogram retries reassigned recoveries validation_score learning_rate"
+    "staleness_max staleness_histogram retries reassigned recoveries blocks_from_device gpu_replicas "
+    "validation_score learning_rate"
 ).split()
 WHOLE = (
     "round epoch rows bytes blocks_from_recipe blocks_from_memory blocks_from_disk sent_bytes received_bytes "
-    "staleness_max retries reassigned recoveries"
+    "staleness_max retries reassigned recoveries blocks_from_device gpu_replicas"
 ).split()
 TYPES = dict.fromkeys(WHOLE, "int64") | {"staleness_histogram": "object"}
 

@@ -20,7 +20,18 @@ FLOORS = [
     {"cli", "_reports"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
-OPTIONAL = {"torch", "cupy", "cupyx", "dask_cuda", "matplotlib", "IPython", "ipywidgets", "prometheus_client"}
+OPTIONAL = {
+    "torch",
+    "cupy",
+    "cupyx",
+    "cudf",
+    "rmm",
+    "dask_cuda",
+    "matplotlib",
+    "IPython",
+    "ipywidgets",
+    "prometheus_client",
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -79,6 +90,18 @@ def test_importing_everything_brings_no_optional_package():
         "import sys, importlib; sys.modules['xarray'] = None\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"
         f"print(sorted({OPTIONAL!r} & {{name.split('.')[0] for name in sys.modules}}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=PACKAGE.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_nothing_of_cuda_is_imported_before_a_gpu_is_asked_for():
+    code = (
+        "import sys, numpy as np\n"
+        "from daskdml.linear_model import SGDClassifier\n"
+        "SGDClassifier(max_iter=2, tol=None).fit(np.eye(2), [0, 1])\n"
+        "print([n for n in sys.modules if n.startswith(('numba.cuda', 'daskdml.numerics.cuda'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=PACKAGE.parent)
     assert done.returncode == 0, done.stderr

@@ -29,7 +29,7 @@ def make(folder, *arguments, **environment):
 def ready(folder):
     """Leave what a finished set-up leaves."""
     (folder / ".venv" / "bin").mkdir(parents=True)
-    for name in ("bin/python", ".ready", ".ready-test", ".ready-bench"):
+    for name in ("bin/python", ".ready", ".ready-test", ".ready-bench", ".ready-gpu"):
         (folder / ".venv" / name).touch()
 
 
@@ -54,7 +54,7 @@ def test_without_a_python_the_remedy_is_named(checkout):
     assert not (checkout / ".venv").exists()
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "lint", "bench"])
+@pytest.mark.parametrize("target", ["demo", "test", "test-gpu", "lint", "bench"])
 def test_what_is_ready_is_not_set_up_again_until_pyproject_changes(checkout, target):
     ready(checkout)
     assert "pip" not in make(checkout, "--dry-run", target).stdout

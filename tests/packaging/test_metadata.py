@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # conda-forge's names, where they are not PyPI's.
-CONDA = {"torch": "pytorch", "cupy-cuda12x": "cupy", "prometheus-client": "prometheus_client"}
+CONDA = {"torch": "pytorch", "cupy-cuda13x": "cupy", "rmm-cu13": "rmm", "prometheus-client": "prometheus_client"}
 
 
 def bounds(lines):

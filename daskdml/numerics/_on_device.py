@@ -1,0 +1,78 @@
+"""Rows that lie on a GPU. Needs none to be imported: what they are is known where no card is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from daskdml.numerics._rows import CsrRows, DenseRows
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceBlock:
+    """A block of rows in device memory, as :class:`daskdml.data.Block` is one of the host.
+
+    Attributes
+    ----------
+    index : int
+    rows : DenseRows or CsrRows
+        Of device arrays.
+    y, sample_weight : device arrays
+        ``sample_weight`` has length 0 where every row weighs 1.
+    shape : tuple of int
+        Of X.
+    largest : float
+        The largest absolute value of sparse rows; 0 for dense ones.
+    card : Card
+        Where it lies.
+    """
+
+    index: int
+    rows: DenseRows | CsrRows
+    y: Any
+    sample_weight: Any
+    shape: tuple[int, int]
+    largest: float
+    card: Any
+
+    @property
+    def n_rows(self) -> int:
+        return self.shape[0]
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the rows are CSR."""
+        return isinstance(self.rows, CsrRows)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(int(array.nbytes) for array in (*self.rows, self.y, self.sample_weight))
+
+
+@cache
+def _found() -> tuple[Any, str]:
+    """The card of this process and "", or None and the reason."""
+    # numba's own part for CUDA is enough for its simulator, which the tests of this package run kernels in.
+    try:
+        from numba import cuda
+    except ImportError as error:
+        return None, f"numba has no CUDA part ({error})"
+    if not cuda.is_available():
+        return None, "numba finds no CUDA driver or no card: is numba-cuda installed, the extra 'gpu'?"
+    try:
+        from daskdml.numerics.cuda import Card
+
+        return Card(), ""
+    except Exception as error:
+        return None, f"the card cannot be used ({error})"
+
+
+def card() -> Any:
+    """The GPU of this process, or None where it has none that can be used."""
+    return _found()[0]
+
+
+def why_no_card() -> str:
+    """Why :func:`card` is None."""
+    return _found()[1]

@@ -1,0 +1,392 @@
+"""Minibatch kernels: margins, derivatives and gradient of a batch, and the step along it.
+
+A batch has phases, between which all blocks of the grid wait for each other. Dense rows: each block takes tiles of
+rows into shared memory, so they come from device memory once, and adds up its own gradient; then each column is
+summed over blocks, and stepped. Sparse rows: scores and slopes; then products are added column by column as whole
+numbers of a unit that is chosen for the batch, because whole numbers add up to the same sum in any order; then the
+step. No sum depends on the order in which threads come: the same card gives the same bits.
+
+The phases are device functions. One launch runs them all for all batches of a block of data (``train``), the grid
+synchronised in between; the others run a phase each.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any, NamedTuple
+
+from numba import config, cuda, float32, float64, int64
+
+from daskdml.numerics._settings import ADAGRAD, SOFTMAX
+from daskdml.numerics.cuda._layout import Threads
+from daskdml.numerics.cuda._parts import class_weight, rate_at, row_gradient, softmax_row
+
+# What whole numbers may add up to; half of an int64's range is left for rounding.
+_WHOLE = 2.0**62
+# Left alone, the compiler keeps sizes and strides of all arrays in registers, 255 a thread: one block then fills a
+# multiprocessor, too few to wait for memory with. With 64 four do, and what is spilt stays in the first level of cache.
+# The simulator has no registers to speak of.
+_COMPILED: dict[str, Any] = {} if config.ENABLE_CUDASIM else {"max_registers": 64}
+
+
+class Kernels(NamedTuple):
+    """Compiled for one kind of rows, one dtype and one number of threads.
+
+    ``train`` runs all batches of a visit and steps after each. ``slopes``, ``gather``, ``step`` run a phase of a
+    batch each, ``total`` adds up its gradient instead of a step, ``decide`` gives the scores of rows.
+    """
+
+    train: Any
+    slopes: Any
+    gather: Any
+    step: Any
+    total: Any
+    decide: Any
+
+
+@cuda.jit(device=True)
+def _row_slopes(numbers, data, scratch, p, slot, i):
+    """From the scores of row ``i``, at place ``p`` of its batch, to its weighted slopes; its losses are noted."""
+    n_problems = scratch.scores.shape[1]
+    y = float64(data.y[i])
+    weight = float64(data.sample_weight[i]) if data.sample_weight.shape[0] > 0 else 1.0
+    softmax = numbers.mode == SOFTMAX
+    if softmax:
+        scratch.losses[slot, 0] += softmax_row(True, scratch.scores[p], y, scratch.slopes[p])
+    for k in range(n_problems):
+        if not data.active[k]:
+            scratch.slopes[p, k] = 0.0
+            continue
+        if not softmax:
+            value, slope = row_gradient(numbers, y, scratch.scores[p, k], k)
+            scratch.losses[slot, k] += value
+            scratch.slopes[p, k] = slope
+        scratch.slopes[p, k] *= weight * class_weight(
+            numbers.mode, y, k, numbers.first_class, data.positive_weight, data.negative_weight
+        )
+
+
+@cuda.jit(device=True)
+def _stepped(numbers, weights, k, j, mean, clock, rows, active):
+    """One step of weight ``j`` of problem ``k`` along the mean gradient of a batch; returns its penalty before."""
+    w = float64(weights.coef[k, j])
+    penalty = 0.0
+    ridge = 0.0
+    lasso = 0.0
+    if numbers.penalized:
+        penalty = numbers.alpha * ((1.0 - numbers.l1_ratio) * 0.5 * w * w + numbers.l1_ratio * abs(w))
+        ridge = numbers.alpha * (1.0 - numbers.l1_ratio)
+        lasso = numbers.alpha * numbers.l1_ratio
+    if numbers.schedule == ADAGRAD:
+        weights.squares[k, j] += mean * mean
+        square = float64(weights.squares[k, j])
+        rate = numbers.eta0 / math.sqrt(square) if square > 0.0 else 0.0
+        stepped = (w - rate * mean) / (1.0 + rate * ridge)
+    else:
+        rate = rate_at(numbers, clock, weights.eta[k])
+        stepped = w * max(0.0, 1.0 - rate * ridge) - rate * mean
+    if lasso > 0.0:
+        size = max(abs(stepped) - rate * lasso, 0.0)
+        stepped = size if stepped > 0.0 else -size
+    if active:
+        weights.coef[k, j] = stepped
+    counted = clock + rows - numbers.average
+    if numbers.average > 0 and counted > 0.0:
+        part = min(1.0, rows / counted)
+        weights.average_coef[k, j] += (weights.coef[k, j] - weights.average_coef[k, j]) * part
+    return penalty
+
+
+@cuda.jit(device=True)
+def _stepped_intercept(numbers, weights, k, mean, clock, rows, active):
+    if numbers.schedule == ADAGRAD:
+        weights.intercept_squares[k] += mean * mean
+        square = weights.intercept_squares[k]
+        rate = numbers.eta0 / math.sqrt(square) if square > 0.0 else 0.0
+    else:
+        rate = rate_at(numbers, clock, weights.eta[k])
+    if numbers.fit_intercept and active:
+        weights.intercept[k] -= numbers.intercept_decay * rate * mean
+    counted = clock + rows - numbers.average
+    if numbers.average > 0 and counted > 0.0:
+        part = min(1.0, rows / counted)
+        weights.average_intercept[k] += (weights.intercept[k] - weights.average_intercept[k]) * part
+
+
+@cache
+def kernels(double: bool, sparse: bool, threads: Threads) -> Kernels:
+    """The kernels for rows of float64 or float32, sparse or dense."""
+    real = float64 if double else float32
+    THREADS, WARP = threads.block, threads.warp
+    # Products of the rows' own precision that are added up before their sum goes to a longer one.
+    SHORT = 32
+
+    @cuda.jit(device=True)
+    def dense_part(rows, tile, numbers, i, r, w, k, lane):
+        """A thread's share of ``w[k] . x_i``."""
+        n_features = w.shape[1]
+        total = 0.0
+        j = lane
+        while j < n_features:
+            short = real(0.0)
+            stop = min(n_features, j + SHORT * numbers.lanes)
+            if numbers.pitch > 0:
+                while j < stop:
+                    short += tile[r * numbers.pitch + j] * w[k, j]
+                    j += numbers.lanes
+            else:
+                while j < stop:
+                    short += rows.X[i, j] * w[k, j]
+                    j += numbers.lanes
+            total += short
+        return total
+
+    @cuda.jit(device=True)
+    def sparse_part(rows, tile, numbers, i, r, w, k, lane):
+        total = 0.0
+        for e in range(rows.indptr[i] + lane, rows.indptr[i + 1], numbers.lanes):
+            total += float64(rows.data[e]) * float64(w[k, rows.indices[e]])
+        return total
+
+    dot_part = sparse_part if sparse else dense_part
+
+    @cuda.jit(device=True)
+    def load(rows, tile, data, numbers, first, count):
+        """Take a tile of rows into shared memory; a warp reads a row, its threads side by side."""
+        tid = cuda.threadIdx.x
+        for r in range(tid // WARP, count, THREADS // WARP):
+            i = data.order[first + r]
+            for j in range(tid % WARP, rows.X.shape[1], WARP):
+                tile[r * numbers.pitch + j] = rows.X[i, j]
+
+    @cuda.jit(device=True)
+    def add_tile(rows, tile, data, scratch, numbers, first, place, count):
+        """Add the gradient of a tile's rows to this block's own; a thread has the same columns in every tile."""
+        tid, block = cuda.threadIdx.x, cuda.blockIdx.x
+        n_features = rows.X.shape[1]
+        for k in range(scratch.slopes.shape[1]):
+            for j in range(tid, n_features, THREADS):
+                short = real(0.0)
+                if numbers.pitch > 0:
+                    for r in range(count):
+                        short += real(scratch.slopes[place + r, k]) * tile[r * numbers.pitch + j]
+                else:
+                    for r in range(count):
+                        short += real(scratch.slopes[place + r, k]) * rows.X[data.order[first + r], j]
+                scratch.partials[block, k, j] += short
+
+    @cuda.jit(device=True)
+    def slopes_of(rows, data, weights, scratch, numbers, start, stop):
+        """Scores and slopes of this block's rows of a batch; of dense rows their gradient too."""
+        tile = cuda.shared.array(0, real)
+        part = cuda.shared.array(THREADS, float64)
+        tid, block = cuda.threadIdx.x, cuda.blockIdx.x
+        n_problems, last = scratch.slopes.shape[1], scratch.partials.shape[2] - 1
+        row, lane = tid // numbers.lanes, tid % numbers.lanes
+        for k in range(n_problems):
+            for j in range(tid, last + 1, THREADS):
+                scratch.partials[block, k, j] = 0.0
+        cuda.syncthreads()
+        peak = 0.0
+        first = start + block * numbers.tile_rows
+        while first < stop:
+            count = min(numbers.tile_rows, stop - first)
+            place = first - start
+            mine = row < count
+            i = data.order[first + row] if mine else data.order[first]
+            if not sparse and numbers.pitch > 0:
+                load(rows, tile, data, numbers, first, count)
+            cuda.syncthreads()
+            for k in range(n_problems):
+                part[tid] = dot_part(rows, tile, numbers, i, row, weights.coef, k, lane) if mine else 0.0
+                cuda.syncthreads()
+                if mine and lane == 0:
+                    score = 0.0
+                    for other in range(numbers.lanes):
+                        score += part[tid + other]
+                    scratch.scores[place + row, k] = score + weights.intercept[k]
+                cuda.syncthreads()
+            if mine and lane == 0:
+                _row_slopes(numbers, data, scratch, place + row, block * numbers.tile_rows + row, i)
+            cuda.syncthreads()
+            for k in range(tid, n_problems, THREADS):
+                total = 0.0
+                for r in range(count):
+                    slope = scratch.slopes[place + r, k]
+                    total += slope
+                    # What is not a number is as bad as what is too large.
+                    size = abs(slope)
+                    peak = max(peak, size if size == size else math.inf)
+                scratch.partials[block, k, last] += total
+            if not sparse:
+                add_tile(rows, tile, data, scratch, numbers, first, place, count)
+            cuda.syncthreads()
+            first += cuda.gridDim.x * numbers.tile_rows
+        part[tid] = peak
+        cuda.syncthreads()
+        if tid == 0:
+            for other in range(1, THREADS):
+                peak = max(peak, part[other])
+            scratch.peaks[block] = peak
+
+    @cuda.jit(device=True)
+    def largest_peak(scratch, part):
+        # Shared memory is the caller's: a function that has its own cannot be a part of two others.
+        tid = cuda.threadIdx.x
+        peak = 0.0
+        for other in range(tid, scratch.peaks.shape[0], THREADS):
+            peak = max(peak, scratch.peaks[other])
+        part[tid] = peak
+        cuda.syncthreads()
+        for other in range(THREADS):
+            peak = max(peak, part[other])
+        cuda.syncthreads()
+        return peak
+
+    @cuda.jit(device=True)
+    def gather_of(rows, data, scratch, numbers, start, stop):
+        """Add up the products of slopes and sparse values, as whole numbers: in any order they give the same sum."""
+        part = cuda.shared.array(THREADS, float64)
+        peak = largest_peak(scratch, part)
+        bound = peak * numbers.largest * (stop - start)
+        if not bound > 0.0 or math.isinf(bound):
+            return
+        scale = _WHOLE / bound
+        tid = cuda.threadIdx.x
+        row, lane = tid // numbers.lanes, tid % numbers.lanes
+        if row >= numbers.tile_rows:
+            return
+        p = start + cuda.blockIdx.x * numbers.tile_rows + row
+        while p < stop:
+            i = data.order[p]
+            for k in range(scratch.slopes.shape[1]):
+                slope = scratch.slopes[p - start, k] * scale
+                if slope != 0.0:
+                    for e in range(rows.indptr[i] + lane, rows.indptr[i + 1], numbers.lanes):
+                        cuda.atomic.add(scratch.fixed, (k, rows.indices[e]), int64(slope * rows.data[e]))
+            p += cuda.gridDim.x * numbers.tile_rows
+
+    @cuda.jit(device=True)
+    def column_sum(scratch, part, k, j, n_features, unit):
+        """The sum over the batch of column ``j`` of the gradient, in the threads of the first warp.
+
+        All threads of a block come here together: those of other warps bring their share of the blocks' sums.
+        """
+        tid = cuda.threadIdx.x
+        total = 0.0
+        if j <= n_features and (not sparse or j == n_features):
+            column = scratch.partials.shape[2] - 1 if j == n_features else j
+            for other in range(tid // WARP, scratch.partials.shape[0], THREADS // WARP):
+                total += scratch.partials[other, k, column]
+        part[tid] = total
+        cuda.syncthreads()
+        if tid < WARP:
+            total = 0.0
+            for other in range(tid, THREADS, WARP):
+                total += part[other]
+            if sparse and j < n_features:
+                total = scratch.fixed[k, j] * unit
+                scratch.fixed[k, j] = 0
+        cuda.syncthreads()
+        return total
+
+    @cuda.jit(device=True)
+    def unit_of(scratch, part, numbers, rows):
+        """What a whole number of :func:`gather_of` stands for; not a number where a slope was none."""
+        if not sparse:
+            return 1.0
+        bound = largest_peak(scratch, part) * numbers.largest * rows
+        return math.nan if math.isinf(bound) or bound != bound else bound / _WHOLE
+
+    @cuda.jit(device=True)
+    def step_of(data, weights, scratch, numbers, start, stop):
+        part = cuda.shared.array(THREADS, float64)
+        tid, n_rows = cuda.threadIdx.x, float64(stop - start)
+        n_problems, n_features = weights.coef.shape
+        unit = unit_of(scratch, part, numbers, n_rows)
+        clock = numbers.clock + start
+        groups = n_features // WARP + 1
+        group = cuda.blockIdx.x
+        while group < groups * n_problems:
+            k, j = group // groups, (group % groups) * WARP + tid % WARP
+            total = column_sum(scratch, part, k, j, n_features, unit)
+            if tid < WARP and j < n_features:
+                penalty = _stepped(numbers, weights, k, j, total / n_rows, clock, n_rows, data.active[k])
+                scratch.penalties[cuda.blockIdx.x * WARP + tid, k] += n_rows * penalty
+            elif tid < WARP and j == n_features:
+                _stepped_intercept(numbers, weights, k, total / n_rows, clock, n_rows, data.active[k])
+            group += cuda.gridDim.x
+
+    @cuda.jit(**_COMPILED)
+    def train(rows, data, weights, scratch, numbers, batch):
+        grid = cuda.cg.this_grid()
+        start, n_rows = 0, data.order.shape[0]
+        while start < n_rows:
+            stop = min(n_rows, start + batch)
+            slopes_of(rows, data, weights, scratch, numbers, start, stop)
+            grid.sync()
+            if sparse:
+                gather_of(rows, data, scratch, numbers, start, stop)
+                grid.sync()
+            step_of(data, weights, scratch, numbers, start, stop)
+            grid.sync()
+            start = stop
+
+    @cuda.jit(**_COMPILED)
+    def slopes(rows, data, weights, scratch, numbers, start, stop):
+        slopes_of(rows, data, weights, scratch, numbers, start, stop)
+
+    @cuda.jit
+    def gather(rows, data, scratch, numbers, start, stop):
+        if sparse:
+            gather_of(rows, data, scratch, numbers, start, stop)
+
+    @cuda.jit
+    def step(data, weights, scratch, numbers, start, stop):
+        step_of(data, weights, scratch, numbers, start, stop)
+
+    @cuda.jit
+    def total(scratch, numbers, n_features, n_rows):
+        part = cuda.shared.array(THREADS, float64)
+        tid = cuda.threadIdx.x
+        unit = unit_of(scratch, part, numbers, float64(n_rows))
+        groups = n_features // WARP + 1
+        group = cuda.blockIdx.x
+        while group < groups * scratch.sums.shape[0]:
+            k, j = group // groups, (group % groups) * WARP + tid % WARP
+            found = column_sum(scratch, part, k, j, n_features, unit)
+            if tid < WARP and j <= n_features:
+                scratch.sums[k, j] += found
+            group += cuda.gridDim.x
+
+    @cuda.jit
+    def decide(rows, order, coef, intercept, scores):
+        """Scores of rows: a warp to each, for validation only."""
+        part = cuda.shared.array(THREADS, float64)
+        tid, warps = cuda.threadIdx.x, THREADS // WARP
+        lane, n_rows = tid % WARP, order.shape[0]
+        first = cuda.blockIdx.x * warps
+        while first < n_rows:
+            p = first + tid // WARP
+            for k in range(coef.shape[0]):
+                found = 0.0
+                if p < n_rows:
+                    i = order[p]
+                    if sparse:
+                        for e in range(rows.indptr[i] + lane, rows.indptr[i + 1], WARP):
+                            found += float64(rows.data[e]) * float64(coef[k, rows.indices[e]])
+                    else:
+                        for j in range(lane, coef.shape[1], WARP):
+                            found += float64(rows.X[i, j]) * float64(coef[k, j])
+                part[tid] = found
+                cuda.syncthreads()
+                if p < n_rows and lane == 0:
+                    found = intercept[k]
+                    for other in range(WARP):
+                        found += part[tid + other]
+                    scores[p, k] = found
+                cuda.syncthreads()
+            first += cuda.gridDim.x * warps
+
+    return Kernels(train, slopes, gather, step, total, decide)

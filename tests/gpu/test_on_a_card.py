@@ -1,0 +1,146 @@
+"""What only a card can show. Skipped without one; `make test-gpu` runs them."""
+
+import os
+import signal
+import time
+
+import dask.array as da
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from distributed import Client, LocalCluster
+
+from daskdml import SSP
+from daskdml.cluster import local
+from daskdml.linear_model import SGDClassifier, SGDRegressor
+from daskdml.monitor import Callback
+from daskdml.numerics import LOSSES, card
+
+pytestmark = pytest.mark.gpu
+
+CLASSES = [name for name, loss in LOSSES.items() if not loss.regression]
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20_000, 50)).astype("f4")
+    return X, (X[:, :3].argmax(axis=1) + (rng.random(20_000) < 0.1)) % 3
+
+
+def fitted(data, device, cls=SGDClassifier, **params):
+    given = {"batch_size": 256, "max_iter": 3, "tol": None, "random_state": 0, "learning_rate": "adagrad"} | params
+    return cls(device=device, **given).fit(*data)
+
+
+def apart(a, b):
+    return np.abs(a.coef_ - b.coef_).max() / np.abs(b.coef_).max()
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("loss", CLASSES)
+def test_every_loss_gives_the_cpus_numbers(data, loss, sparse):
+    X = sp.csr_array(np.where(np.abs(data[0]) > 1, data[0], 0)) if sparse else data[0]
+    there, here = (fitted((X, data[1]), device, loss=loss) for device in ("cuda", "cpu"))
+    assert there.history_["gpu_replicas"].tolist() == [1, 1, 1]
+    assert apart(there, here) < 1e-4
+    assert np.allclose(there.history_["objective"], here.history_["objective"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("params", [{"penalty": "l1"}, {"penalty": "elasticnet"}, {"average": 1000}], ids=str)
+def test_penalties_and_means(data, params):
+    params = {"learning_rate": "constant", "eta0": 0.01, "loss": "log_loss"} | params
+    assert apart(fitted(data, "cuda", **params), fitted(data, "cpu", **params)) < 1e-4
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("batch", [300, 20_000])
+def test_the_same_bits_again(data, batch, sparse):
+    X = sp.csr_array(np.where(np.abs(data[0]) > 1, data[0], 0)) if sparse else data[0]
+    first, second = (fitted((X, data[1]), "cuda", batch_size=batch).coef_ for _ in range(2))
+    assert np.array_equal(first, second)
+
+
+def test_a_regression(data):
+    given = data[0], data[0][:, 0] * 2 + 1
+    assert apart(fitted(given, "cuda", SGDRegressor), fitted(given, "cpu", SGDRegressor)) < 1e-4
+
+
+@pytest.fixture(scope="module")
+def workers():
+    with local(gpus=True, dashboard_address="127.0.0.1:0") as client:
+        yield client
+
+
+@pytest.mark.parametrize("strategy", ["averaging", "bsp"])
+@pytest.mark.parametrize("memory", [None, "1MB", 0])
+def test_blocks_that_stay_and_blocks_that_stream_give_the_same_bits(data, workers, strategy, memory):
+    lazy = da.from_array(data[0], chunks=(2_000, 50)), da.from_array(data[1], chunks=2_000)
+    given = {"strategy": strategy, "batch_size": "auto" if strategy == "bsp" else 256}
+    clf = fitted(lazy, "cuda", device_memory=memory, **given)
+    assert np.array_equal(clf.coef_, fitted(lazy, "cuda", **given).coef_)
+    assert (clf.history_["blocks_from_device"].sum() > 0) == (memory != 0)
+
+
+def test_arrays_of_cupy_stay_where_they_are(data, workers):
+    cupy = pytest.importorskip("cupy")
+    lazy = da.from_array(data[0], chunks=(2_000, 50)), da.from_array(data[1], chunks=2_000)
+    there = lazy[0].map_blocks(cupy.asarray, meta=cupy.empty((0, 0), "f4"))
+    expected = fitted(lazy, "cuda")
+    assert np.array_equal(fitted((there, lazy[1]), "cuda").coef_, expected.coef_)
+    assert apart(fitted((there, lazy[1]), "cpu"), expected) < 1e-4
+
+
+class _Kill(Callback):
+    """Ends a worker process in the third clock."""
+
+    def __init__(self, client):
+        self.client = client
+        self.killed = None
+
+    def on_round_end(self, event):
+        if event.round == 3 and self.killed is None:
+            address, self.killed = next(iter(self.client.run(os.getpid).items()))
+            os.kill(self.killed, signal.SIGKILL)
+
+
+def test_ssp_goes_on_when_one_of_two_workers_on_one_card_is_killed(data):
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+        with Client(cluster) as client:
+            client.wait_for_workers(2)
+            lazy = da.from_array(data[0], chunks=(1_000, 50)), da.from_array(data[1], chunks=1_000)
+            given = {"strategy": SSP(2, n_replicas=2), "max_iter": 8, "loss": "log_loss"}
+            kill = _Kill(client)
+            clf = fitted(lazy, "cuda", callbacks=[kill], **given)
+            undisturbed = fitted(lazy, "cuda", **given)
+    assert kill.killed is not None
+    assert clf.history_["gpu_replicas"].max() == 2
+    assert clf.score(*data) == pytest.approx(undisturbed.score(*data), abs=0.02)
+
+
+def test_a_block_comes_while_a_kernel_runs(data):
+    """Moving from another thread does not wait for the kernel: both together take less than one after the other."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from daskdml.data import Block
+    from daskdml.numerics import Settings, init_state, row_order
+
+    X = np.random.default_rng(0).standard_normal((2_000_000, 50), dtype="f4")
+    block, here = Block(0, X, np.zeros(len(X), "f4")), card()
+    there, settings = here.put(block), Settings(LOSSES["log_loss"].number, 1)
+    state, order = init_state(1, 50, np.dtype("f4"), settings), row_order(len(X), 0)
+    sides, active = (np.ones(1), np.ones(1)), np.ones(1, dtype=bool)
+
+    def train():
+        here.train(there, order, state, settings, sides, active, 256)
+
+    def seconds(*work):
+        start = time.perf_counter()
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(part) for part in work]:
+                done.result()
+        return time.perf_counter() - start
+
+    seconds(train)
+    alone = seconds(train), seconds(lambda: here.put(block))
+    assert seconds(train, lambda: here.put(block)) < 0.9 * sum(alone)

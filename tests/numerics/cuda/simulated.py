@@ -1,0 +1,218 @@
+"""The kernels of a GPU, run by numba's simulator and compared with the CPU's numbers. Prints a JSON object.
+
+A script, because numba decides when it is imported whether it simulates: NUMBA_ENABLE_CUDASIM=1.
+"""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import dask.array as da
+import numpy as np
+import scipy.sparse as sp
+from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
+
+from daskdml import Averaging, numerics
+from daskdml.data import _stream as streaming
+from daskdml.linear_model import SGDClassifier, SGDRegressor
+from daskdml.numerics import LOSSES, PENALTIES, SCHEDULES, Settings, as_rows, copy_state, init_state
+from daskdml.numerics.cuda import Card, Threads, _card, _layout
+from daskdml.strategies import _work as work
+
+N, D, BATCH = 21, 7, 9
+MODES = {"regression": (0, 1), "binary": (1, 1), "ova": (2, 3), "softmax": (3, 3)}
+
+
+def problem(mode="binary", loss="log_loss", sparse=False, dtype="f4", weighted=True, stopped=(), **settings):
+    rng = np.random.default_rng(0)
+    number, k = MODES[mode]
+    X = np.where(rng.random((N, D)) < 0.4, 0, rng.standard_normal((N, D))).astype(dtype)
+    y = (rng.standard_normal(N) if mode == "regression" else rng.integers(0, max(k, 2), N)).astype(dtype)
+    penalty = settings.pop("penalty", "l2")
+    chosen = Settings(
+        LOSSES[loss].number,
+        number,
+        penalty=PENALTIES[penalty],
+        l1_ratio={"l1": 1.0, "elasticnet": 0.3}.get(penalty, 0.0),
+        schedule=SCHEDULES[settings.pop("schedule", "optimal")],
+        **{"alpha": 0.01, "eta0": 0.1} | settings,
+    )
+    state = init_state(k, D, np.dtype(dtype), chosen)
+    state.coef[...] = 0.1 * rng.standard_normal((k, D))
+    return SimpleNamespace(
+        block=SimpleNamespace(index=0, X=sp.csr_matrix(X) if sparse else X, y=y, sample_weight=None),
+        weight=rng.random(N).astype(dtype) if weighted else np.empty(0, dtype),
+        order=rng.permutation(N).astype(np.int32)[:-2],
+        settings=chosen,
+        state=state,
+        sides=(np.full(max(k, 1), 1.5), np.ones(max(k, 1))),
+        active=np.array([i not in stopped for i in range(k)]),
+    )
+
+
+def on_cpu(p):
+    state, totals = copy_state(p.state), np.zeros((2, len(p.state.coef)))
+    given = (p.order, state, p.settings, *p.sides, p.active, totals)
+    numerics.train_batches(BATCH, as_rows(p.block.X), p.block.y, p.weight, *given)
+    return state, totals
+
+
+def put(card, p):
+    p.block.sample_weight = p.weight if len(p.weight) else None
+    return card.put(p.block)
+
+
+def on_card(p, card):
+    state = copy_state(p.state)
+    totals = card.train(put(card, p), p.order, state, p.settings, p.sides, p.active, BATCH)
+    return state, totals
+
+
+def apart(a, b):
+    """The largest difference of two states with their totals, relative to their size."""
+    pairs = [(getattr(a[0], f), getattr(b[0], f)) for f in a[0]._fields] + [(a[1], b[1])]
+    return max(float(np.max(np.abs(x - y), initial=0) / max(1.0, np.max(np.abs(x), initial=0))) for x, y in pairs)
+
+
+def stepwise(p, card, blocks):
+    """The phases of a batch launched one by one, by several blocks: what one launch does by one block here."""
+    state, totals = copy_state(p.state), None
+    call = _card._Call(card, put(card, p), p.order, state, p.settings, p.sides, p.active, BATCH)
+    scratch = call.scratch(blocks)
+    rows, data, weights = call.arguments[:3]
+    for start in range(0, len(p.order), BATCH):
+        span = (start, min(start + BATCH, len(p.order)))
+        call.launch(call.kernels.slopes, blocks, rows, data, weights, scratch, call.numbers, *span)
+        if call.block.sparse:
+            call.launch(call.kernels.gather, blocks, rows, data, scratch, call.numbers, *span)
+        call.launch(call.kernels.step, blocks, data, weights, scratch, call.numbers, *span)
+    call.adopt(state)
+    state.clock[0] += len(p.order)
+    totals = call.totals(scratch)
+    return state, totals
+
+
+def gradients(p, card):
+    out = numerics.zero_gradient(p.state, p.settings)
+    settings = numerics.gradient_settings(p.settings)
+    given = (p.order, p.state, settings, *p.sides, p.active, out)
+    numerics.gradient_rows(as_rows(p.block.X), p.block.y, p.weight, *given)
+    sums, losses = card.gradient(put(card, p), p.order, p.state, p.settings, p.sides, p.active)
+    found = np.abs(sums[:, :-1] - out.coef).max(), np.abs(sums[:, -1] - out.intercept).max()
+    return float(max(*found, np.abs(losses - out.totals[0]).max()))
+
+
+CASES = {
+    **{f"loss {name}": {"loss": name, "mode": "regression"} for name, loss in LOSSES.items() if loss.regression},
+    **{f"loss {n}": {"loss": n} for n, loss in LOSSES.items() if not loss.regression and n != "multinomial"},
+    "softmax": {"loss": "multinomial", "mode": "softmax"},
+    "softmax of sparse rows": {"loss": "multinomial", "mode": "softmax", "sparse": True, "schedule": "adagrad"},
+    "ova, a problem stopped": {"loss": "hinge", "mode": "ova", "stopped": (1,)},
+    "ova, a problem stopped, sparse": {"loss": "hinge", "mode": "ova", "stopped": (1,), "sparse": True},
+    "l1": {"penalty": "l1", "schedule": "constant"},
+    "elasticnet, adagrad": {"penalty": "elasticnet", "schedule": "adagrad"},
+    "elasticnet, sparse": {"penalty": "elasticnet", "schedule": "adaptive", "sparse": True},
+    "no penalty, invscaling": {"penalty": "none", "schedule": "invscaling"},
+    "running mean": {"average": 5, "weighted": False},
+    "running mean, sparse": {"average": 1, "sparse": True},
+    "float64": {"dtype": "f8", "mode": "ova"},
+    "float64, sparse": {"dtype": "f8", "mode": "ova", "sparse": True},
+    "no intercept": {"fit_intercept": False},
+}
+
+
+def fits(card):
+    """Estimators, all strategies, rows on the device against rows on the host: the largest difference of coef_."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((48, 4)).astype("f4")
+    y = (X[:, 0] + 0.3 * rng.standard_normal(48) > 0).astype(int)
+    lazy = da.from_array(X, chunks=(16, 4)), da.from_array(y, chunks=16)
+    found = {}
+    for name, given, params in [
+        ("averaging", (X, y), {"early_stopping": True, "validation_fraction": 0.25}),
+        ("averaging", lazy, {"strategy__n_replicas": 2, "early_stopping": True}),
+        ("averaging", lazy, {"strategy__n_replicas": 2, "device_memory": 400}),
+        ("bsp", lazy, {"strategy__n_replicas": 2, "strategy__rounds_per_epoch": 3}),
+        ("ssp", lazy, {"strategy__n_replicas": 1}),
+    ]:
+        common = {"loss": "log_loss", "max_iter": 2, "tol": None, "random_state": 0}
+        batch = "auto" if name == "bsp" else 10
+        own = {k: v for k, v in params.items() if not k.startswith("strategy__")}
+        nested = {k: v for k, v in params.items() if k.startswith("strategy__")}
+
+        def fit(device, own=own, name=name, batch=batch, common=common, nested=nested, given=given):
+            clf = SGDClassifier(**common, **own, device=device, batch_size=batch, strategy=name)
+            return clf.set_params(**nested).fit(*given)
+
+        there, here = fit("cuda"), fit("cpu")
+        scale = np.abs(here.coef_).max()
+        where = "in memory" if given[0] is X else "of Dask"
+        found[f"{name} {where} {sorted(own)}"] = {
+            "apart": float(np.abs(there.coef_ - here.coef_).max() / scale),
+            "gpu_replicas": [int(v) for v in there.history_["gpu_replicas"]],
+            "on_cpu": int(here.history_["gpu_replicas"].sum()),
+            "from_device": [int(v) for v in there.history_["blocks_from_device"]],
+            "replicas": int(there.replicas_["gpu"].sum()),
+            "rows": len(there.replicas_),
+        }
+    found["mixed"] = mixed(lazy)
+    reg = SGDRegressor(device="cuda", batch_size=8, max_iter=2, tol=None, random_state=0).fit(X, X[:, 1])
+    same = SGDRegressor(device="cpu", batch_size=8, max_iter=2, tol=None, random_state=0).fit(X, X[:, 1])
+    found["regressor"] = {"apart": float(np.abs(reg.coef_ - same.coef_).max())}
+    return found
+
+
+def mixed(lazy):
+    """Two workers, one of which has a card: each replica's task goes by its worker."""
+    has_card = numerics.card
+
+    def here():
+        try:
+            return has_card() if get_worker().name == "with a card" else None
+        except ValueError:
+            return has_card()
+
+    streaming.card = work.card = here
+    params = {"loss": "log_loss", "max_iter": 2, "tol": None, "random_state": 0, "batch_size": 10}
+    address = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    one = {"cls": Worker, "options": {"nthreads": 1, **address}}
+    spec = {"with a card": one, "without": one}
+    with SpecCluster(spec, {"cls": Scheduler, "options": address}) as cluster, Client(cluster):
+        there, same = (SGDClassifier(device=d, **params, strategy=Averaging(2)).fit(*lazy) for d in ("auto", "cpu"))
+    streaming.card = work.card = has_card
+    return {
+        "apart": float(np.abs(there.coef_ - same.coef_).max() / np.abs(same.coef_).max()),
+        "gpu": [int(v) for v in there.history_["gpu_replicas"]],
+    }
+
+
+def kernels(card):
+    result = {name: apart(on_cpu(problem(**case)), on_card(problem(**case), card)) for name, case in CASES.items()}
+    _layout.TILE_BYTES = 0
+    result["rows too long for a tile"] = apart(on_cpu(problem()), on_card(problem(), card))
+    _layout.TILE_BYTES = 40 * 1024
+    result["threads of a real card"] = apart(on_cpu(problem()), on_card(problem(), Card()))
+    for sparse in (False, True):
+        p = problem(mode="ova", loss="hinge", sparse=sparse, schedule="adagrad")
+        kind = "sparse" if sparse else "dense"
+        result[f"several blocks, {kind}"] = apart(on_cpu(p), stepwise(p, card, 3))
+        first, second = (stepwise(p, card, 3) for _ in range(2))
+        same = all(np.array_equal(x, y) for x, y in zip(first[0], second[0], strict=True))
+        result[f"same bits again, {kind}"] = 0.0 if same and np.array_equal(first[1], second[1]) else 1.0
+        result[f"gradient, {kind}"] = gradients(p, card)
+        scores = card.scores(put(card, p), p.order, p.state.coef, p.state.intercept)
+        expected = (p.block.X @ p.state.coef.T)[p.order] + p.state.intercept
+        result[f"scores, {kind}"] = float(np.abs(scores - expected).max())
+    p = problem(loss="squared_error", mode="regression", schedule="constant", sparse=True)
+    p.state.coef[0, 0] = np.nan
+    result["what is no number stays none"] = 0.0 if np.isnan(on_card(p, card)[0].coef).all() else 1.0
+    return result
+
+
+if __name__ == "__main__":
+    small = Threads(8, 4)
+    if sys.argv[1] == "kernels":
+        print(json.dumps(kernels(Card(small))))
+    else:
+        numerics.card().threads = small
+        print(json.dumps(fits(numerics.card())))

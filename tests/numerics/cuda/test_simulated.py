@@ -1,0 +1,46 @@
+"""The kernels of a GPU give the CPU's numbers, and estimators train with them: in numba's simulator, without a GPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+def simulated(part):
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(ROOT)}
+    script = Path(__file__).with_name("simulated.py")
+    done = subprocess.run(
+        [sys.executable, script, part], env=environment, capture_output=True, text=True, timeout=280, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_kernels_agree_with_the_cpu():
+    found = simulated("kernels")
+    assert len(found) > 30
+    far = {name: apart for name, apart in found.items() if not apart <= (1e-12 if "float64" in name else 1e-5)}
+    assert far == {}
+
+
+@pytest.mark.slow
+def test_every_strategy_trains_on_the_device_as_on_the_host():
+    found = simulated("fits")
+    assert len(found) == 7
+    assert {name: fit["apart"] for name, fit in found.items() if not fit["apart"] < 1e-4} == {}
+    for name, fit in found.items():
+        if name in ("regressor", "mixed"):
+            continue
+        # A clock of SSP without rows has none who trained.
+        assert max(fit["gpu_replicas"]) == (1 if "in memory" in name or "ssp" in name else 2), name
+        assert fit["on_cpu"] == 0 and fit["replicas"] == fit["rows"], name
+    # The first of the three blocks fits; from the second epoch on it is there.
+    assert found["averaging of Dask ['device_memory']"]["from_device"][0] == 0
+    assert found["averaging of Dask ['device_memory']"]["from_device"][-1] > 0
+    assert found["mixed"]["gpu"] == [1, 1]
