@@ -242,6 +242,7 @@ class BaseSGD(BaseEstimator):
                 adaptive=model.settings.schedule == ADAPTIVE,
             ),
             holdout=start.holdout,
+            model_bytes=sum(array.nbytes for array in agreed.state),
         )
         bars = [ProgressBar(detail=self.verbose > 1)] if self.verbose else []
         provenance, started = provenance_of(data), time.perf_counter()

@@ -39,7 +39,7 @@ from daskdml.strategies._runners import Runners
 from daskdml.strategies._ssp import Asynchronous
 from daskdml.strategies._strategy import Agreed
 from daskdml.strategies._teller import Teller
-from daskdml.strategies._train import MIXING, Schedule, Trained, require_finite
+from daskdml.strategies._train import Schedule, Trained, require_finite
 from daskdml.strategies._work import Blocks, Report
 
 logger = logging.getLogger("daskdml")
@@ -221,7 +221,6 @@ class AsynchronousFit:
             schedule.n_replicas,
             schedule.seed,
             schedule.shuffle,
-            MIXING,
             schedule.holdout,
         )
         if not self._plans:
@@ -324,8 +323,8 @@ class AsynchronousFit:
     # -- epochs -----------------------------------------------------------------------------------------
 
     def _plan_of(self, epoch: int, first: int) -> EpochPlan:
-        mixed = epoch > 1 and self.schedule.mixes(self.teller.first_bytes)
-        return EpochPlan(epoch, first, self._clocks_of_epoch(), mixed)
+        mixing = self.schedule.mixing(self.teller.first_bytes) if epoch > 1 else 0
+        return EpochPlan(epoch, first, self._clocks_of_epoch(), mixing)
 
     def _clocks_of_epoch(self) -> int:
         """Into how many clocks a replica's part of an epoch is cut."""
@@ -370,7 +369,7 @@ class AsynchronousFit:
         """Tell the runners how the epochs are cut and which problems are still trained."""
         assert self._group is not None
         reached = min(self._minimum, self._emitted)
-        plans = {p.epoch: (p.first, p.clocks, p.mixed) for p in self._plans if p.first + p.clocks > reached}
+        plans = {p.epoch: (p.first, p.clocks, p.mixing) for p in self._plans if p.first + p.clocks > reached}
         self._group.ledger("advise", {"plans": plans, "active": ~self.schedule.rule.stopped})
 
     # -- following --------------------------------------------------------------------------------------
@@ -559,7 +558,7 @@ class AsynchronousFit:
         self._snapshots = self._snapshot()
         return {
             "shards": self._snapshots,
-            "plans": [[p.epoch, p.first, p.clocks, p.mixed] for p in self._plans if p.epoch >= self.teller.epochs],
+            "plans": [[p.epoch, p.first, p.clocks, p.mixing] for p in self._plans if p.epoch >= self.teller.epochs],
             "clocks": [[number, clock.to_payload()] for number, clock in self._clocks.items()],
             "validation": self._validation,
             "begins": [[generation, list(begin.items())] for generation, begin in self._begins.items()],

@@ -48,12 +48,15 @@ _CLAIM_WAIT = 2.0
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """How an epoch is cut: ``clocks`` of them from ``first`` on; ``mixed`` where every replica reads every block."""
+    """How an epoch is cut: ``clocks`` of them from ``first`` on.
+
+    ``mixing``: into how many pieces each block is cut, of which all replicas get some; 0 where each has its own blocks.
+    """
 
     epoch: int
     first: int
     clocks: int
-    mixed: bool
+    mixing: int
 
 
 class ReplicaJob:
@@ -71,7 +74,6 @@ class ReplicaJob:
         n_replicas: int,
         seed: int,
         shuffle: bool,
-        mixing: int,
         holdout: Holdout | None,
     ):
         self.token = token
@@ -84,7 +86,6 @@ class ReplicaJob:
         self.n_replicas = n_replicas
         self.seed = seed
         self.shuffle = shuffle
-        self.mixing = mixing
         self.holdout = holdout
 
     def __dask_tokenize__(self) -> int:
@@ -175,7 +176,7 @@ class _Plans:
 
     def __init__(self, job: ReplicaJob):
         self._job = job
-        self._dealt: dict[bool, list[list[Piece]]] = {}
+        self._dealt: dict[int, list[list[Piece]]] = {}
         self._lanes: dict[tuple[int, int], list[Work]] = {}
 
     def work(self, ticket: Ticket, plan: EpochPlan) -> Work:
@@ -184,7 +185,7 @@ class _Plans:
         if key not in self._lanes:
             for old in [k for k in self._lanes if k[0] < ticket.epoch - 1]:
                 del self._lanes[old]
-            pieces = self._shares(plan.mixed)[ticket.lane]
+            pieces = self._shares(plan.mixing)[ticket.lane]
             self._lanes[key] = plan_replica(
                 pieces, ticket.lane, plan.clocks, ticket.epoch, job.seed, job.shuffle, job.holdout
             )
@@ -193,16 +194,16 @@ class _Plans:
             return work if ticket.part == 0 else replace(work, pieces=())
         return replace(work, pieces=tuple(cut(list(work.pieces), job.strategy.splits)[ticket.part]))
 
-    def _shares(self, mixed: bool) -> list[list[Piece]]:
+    def _shares(self, mixing: int) -> list[list[Piece]]:
         job = self._job
-        if mixed not in self._dealt:
+        if mixing not in self._dealt:
             n_blocks = len(job.blocks.recipes)
-            self._dealt[mixed] = (
-                mixed_shares(n_blocks, job.n_replicas, job.mixing)
-                if mixed
+            self._dealt[mixing] = (
+                mixed_shares(n_blocks, job.n_replicas, mixing)
+                if mixing
                 else shares(n_blocks, job.n_replicas, job.seed, job.shuffle)
             )
-        return self._dealt[mixed]
+        return self._dealt[mixing]
 
 
 @dataclass

@@ -20,7 +20,7 @@ from daskdml.strategies._work import Report
 
 logger = logging.getLogger("daskdml")
 
-# Into how many pieces a block is cut, for rows of all blocks to mix; more gains nothing on data sorted by label.
+# Pieces into which a block is cut at most, for rows of all blocks to mix; more gains nothing on data sorted by label.
 MIXING = 32
 # The bytes of blocks up to which that is done. Whether they are is known after the first epoch, which is the first
 # to read them all; so the result does not depend on how much was known, or on how much memory there is.
@@ -55,12 +55,18 @@ class Schedule:
     shuffle: bool
     rule: StoppingRule
     holdout: Holdout | None = None
+    model_bytes: int = 0
 
-    def mixes(self, nbytes: float) -> bool:
-        """Whether rows are mixed across blocks, of which the first epoch has read so many bytes."""
+    def mixing(self, nbytes: float) -> int:
+        """Into how many pieces each block is cut, of which the first epoch has read so many bytes; 0: rows do not mix.
+
+        A piece is no smaller than the parameters: what it costs beside its rows, as the norm of the weights, is theirs.
+        """
         if not self.shuffle or self.n_blocks == 1 or nbytes > MIXED_BYTES:
-            return False
-        return self.n_blocks * self.n_replicas <= MIXED_VISITS or self.n_blocks < MIXING * self.n_replicas
+            return 0
+        if self.n_blocks * self.n_replicas > MIXED_VISITS and self.n_blocks >= MIXING * self.n_replicas:
+            return 0
+        return int(np.clip(nbytes / self.n_blocks / max(1, self.model_bytes), 1, MIXING))
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +98,7 @@ def train(
     started = time.perf_counter()
     rounds = strategy.rounds(schedule.n_blocks, schedule.n_replicas)
     dealt = shares(schedule.n_blocks, schedule.n_replicas, schedule.seed, schedule.shuffle)
-    mixed = False
+    mixing = 0
     teller = Teller(listeners, model)
     keeper = _Keeper(checkpoint, schedule, teller, rounds)
     runner.on_loss = teller.on_recovery
@@ -105,9 +111,9 @@ def train(
         )
         for epoch in range(teller.epochs + 1, last + 1):
             teller.begin(epoch, ~schedule.rule.stopped)
-            if not mixed and epoch > 1:
-                mixed = schedule.mixes(teller.first_bytes)
-                dealt = mixed_shares(schedule.n_blocks, schedule.n_replicas, MIXING) if mixed else dealt
+            if not mixing and epoch > 1:
+                mixing = schedule.mixing(teller.first_bytes)
+                dealt = mixed_shares(schedule.n_blocks, schedule.n_replicas, mixing) if mixing else dealt
             works = plan_epoch(dealt, rounds, epoch, schedule.seed, schedule.shuffle, schedule.holdout)[teller.done :]
             agreed, stopped = runner.epoch(agreed, works, teller.active, keeper.on_round) if works else (agreed, False)
             if not teller.rows and not stopped:

@@ -3,10 +3,12 @@
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskdml.strategies import Holdout, mixed_shares, plan_epoch, shares
+from daskdml.monitor import StoppingRule
+from daskdml.strategies import Holdout, Schedule, mixed_shares, plan_epoch, shares
 
 plans = st.fixed_dictionaries(
     {
@@ -70,3 +72,12 @@ def test_labels_sorted_by_block_reach_every_replica():
     dealt = shares(40, 4, 0, True)
     means = [np.mean([p.block for p in pieces]) for pieces in dealt]
     assert max(means) - min(means) < 15
+
+
+@pytest.mark.parametrize(("model_bytes", "pieces"), [(800, 32), (2**18, 16), (2**23, 1)])
+def test_pieces_of_mixed_blocks_are_no_smaller_than_the_parameters(model_bytes, pieces):
+    schedule = Schedule(
+        8, 2, 1, 0, True, StoppingRule(n_problems=1, tol=None, n_iter_no_change=5), model_bytes=model_bytes
+    )
+    assert schedule.mixing(8 * 2**22) == pieces
+    assert schedule.mixing(2**30) == 0
