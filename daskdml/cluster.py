@@ -14,6 +14,7 @@ import os
 import pydoc
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from importlib.util import find_spec
@@ -452,6 +453,11 @@ def connection_lost(client: Client, patience: float = 2.0) -> RuntimeError | Non
     )
 
 
+def _states(workers: dict[str, Any]) -> str:
+    counts = Counter(w["status"] for w in workers.values())
+    return ", ".join(f"{n} {state}" for state, n in counts.items())
+
+
 def check_workers(client: Client, timeout: float = 30.0) -> None:
     """Raise RuntimeError unless the cluster has workers, and every one this version of daskdml.
 
@@ -469,9 +475,14 @@ def check_workers(client: Client, timeout: float = 30.0) -> None:
     try:
         client.wait_for_workers(1, timeout=timeout)
     except TimeoutError:
-        raise RuntimeError(
-            f"the scheduler at {client.scheduler_info()['address']} has no workers; start some with 'dask worker'"
-        ) from None
+        where, present = client.scheduler_info()["address"], worker_info(client)
+        # Dask waits for workers that take tasks.
+        if present:
+            raise RuntimeError(
+                f"none of the {len(present)} workers of the scheduler at {where} takes a task: "
+                f"{_states(present)}; a paused one is above 80 % of its memory limit: give workers more memory"
+            ) from None
+        raise RuntimeError(f"the scheduler at {where} has no workers; start some with 'dask worker'") from None
     # A function of daskdml's own could not even be unpickled by a worker that lacks it; pydoc's is everywhere.
     found = client.run(pydoc.locate, "daskdml._version.__version__", on_error="return")
     for address, version in found.items():

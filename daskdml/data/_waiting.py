@@ -52,9 +52,12 @@ def trouble(client: Client, patience: float) -> str | None:
             f"the cluster has had no worker for {patience:.0f} s: start workers, or look at their logs for "
             "why they ended (often the memory limit), and fit again"
         )
-    if all(w["status"] == "paused" and not w["metrics"].get("executing") for w in present):
+    paused = sum(w["status"] == "paused" for w in present)
+    # One is enough: what was given to it may wait for it while the others have nothing to do.
+    if paused and not any(w["metrics"].get("executing") for w in present):
+        who = "every worker has" if paused == len(present) else f"{paused} of {len(present)} workers have"
         return (
-            f"every worker has been paused by Dask for {patience:.0f} s, its process above 80 % of its memory "
+            f"{who} been paused by Dask for {patience:.0f} s, the process above 80 % of its memory "
             "limit with nothing running: give workers more memory, or X in smaller blocks"
         )
     return None

@@ -48,7 +48,7 @@ def test_the_page_cache_is_looked_into_and_emptied(files):
 
 @pytest.mark.slow
 def test_a_fit_is_set_beside_its_limits(files):
-    found = measure(files, Size(20e6, "500MB", 3, frozenset({3}), 2))
+    found = measure(files, Size(20e6, "700MB", 3, frozenset({3}), 2))
     seen = shares(found)
     assert {"first", "computing"} <= set(seen)
     assert max(found["fit"]["peak_bytes"]) < found["fit"]["limit"]

@@ -241,6 +241,27 @@ def test_a_cluster_whose_workers_are_all_paused_is_not_waited_for(process_client
         fitted("averaging", X, y, callbacks=[Pause()])
 
 
+def test_a_fit_that_waits_for_one_paused_worker_while_others_are_idle_says_so(process_client, monkeypatch):
+    from daskdml.data import trouble
+
+    client = process_client(2)
+    assert trouble(client, 1.0) is None
+    client.run(paused, workers=[next(iter(client.nthreads()))])
+    until = time.monotonic() + 10
+    while (found := trouble(client, 1.0)) is None and time.monotonic() < until:
+        time.sleep(0.1)
+    assert found is not None and "1 of 2 workers have been paused by Dask for 1 s" in found
+
+
+def test_workers_that_are_all_paused_before_a_fit_are_told_from_none(process_client):
+    from daskdml.cluster import check_workers
+
+    client = process_client(1)
+    client.run(paused)
+    with pytest.raises(RuntimeError, match="none of the 1 workers .* takes a task: 1 paused; .* memory"):
+        check_workers(client, timeout=1.0)
+
+
 def paused(dask_worker):
     from distributed.core import Status
 
