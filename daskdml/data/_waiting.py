@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dask.utils import format_bytes
@@ -54,13 +54,18 @@ def trouble(client: Client, patience: float) -> str | None:
         )
     paused = sum(w["status"] == "paused" for w in present)
     # One is enough: what was given to it may wait for it while the others have nothing to do.
-    if paused and not any(w["metrics"].get("executing") for w in present):
+    if paused and not any(map(_works, present)):
         who = "every worker has" if paused == len(present) else f"{paused} of {len(present)} workers have"
         return (
             f"{who} been paused by Dask for {patience:.0f} s, the process above 80 % of its memory "
             "limit with nothing running: give workers more memory, or X in smaller blocks"
         )
     return None
+
+
+def _works(worker: Mapping[str, Any]) -> bool:
+    counts = worker["metrics"].get("task_counts", {})
+    return any(counts.get(state) for state in ("executing", "long-running"))
 
 
 def explained(error: BaseException, what: str | None = None, fits: int | None = None, row: int = 0) -> BaseException:

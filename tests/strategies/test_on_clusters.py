@@ -8,6 +8,7 @@ import time
 import dask.array as da
 import numpy as np
 import pytest
+from distributed import Event
 
 from daskdml import BSP, Averaging
 from daskdml.linear_model import SGDClassifier
@@ -251,6 +252,13 @@ def test_a_fit_that_waits_for_one_paused_worker_while_others_are_idle_says_so(pr
     while (found := trouble(client, 1.0)) is None and time.monotonic() < until:
         time.sleep(0.1)
     assert found is not None and "1 of 2 workers have been paused by Dask for 1 s" in found
+    # One that works brings the fit forward.
+    at_work = client.submit(wait_for_the_end)
+    while trouble(client, 1.0) is not None and time.monotonic() < until + 10:
+        time.sleep(0.1)
+    assert trouble(client, 1.0) is None
+    Event("the end", client).set()
+    assert at_work.result(10)
 
 
 def test_workers_that_are_all_paused_before_a_fit_are_told_from_none(process_client):
@@ -262,7 +270,13 @@ def test_workers_that_are_all_paused_before_a_fit_are_told_from_none(process_cli
         check_workers(client, timeout=1.0)
 
 
+def wait_for_the_end():
+    return Event("the end").wait(30)
+
+
 def paused(dask_worker):
     from distributed.core import Status
 
+    # Dask would resume it at its next look at the memory.
+    dask_worker.memory_manager.memory_pause_fraction = False
     dask_worker.status = Status.paused
