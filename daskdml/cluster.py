@@ -298,7 +298,7 @@ def client_of_task() -> Client:
     worker = get_worker()
     with contextlib.suppress(ValueError):
         of_process = default_client()
-        if of_process.scheduler is not None and of_process.scheduler.address == worker.scheduler.address:
+        if _serve_one(of_process, worker):
             return of_process
     with _lock_of_clients:
         if worker._client is None:
@@ -311,7 +311,18 @@ def client_of_task() -> Client:
                 name="worker",
             )
             type(worker)._initialized_clients.add(worker._client)
+            # The loop is the worker's. As one of its users this client, which ends without leaving it, would keep the
+            # thread of a cluster in this process alive for ever.
+            worker._client._loop_runner.stop()
+            # The last worker of a process to close closes the clients, but only if it has one itself.
+            for other in list(type(worker)._instances):
+                if other._client is None and other.loop is worker.loop and _serve_one(other, worker):
+                    other._client = worker._client
         return worker._client
+
+
+def _serve_one(a: Any, b: Any) -> bool:
+    return a.scheduler is not None and a.scheduler.address == b.scheduler.address
 
 
 def wait_with(client: Client, futures: Sequence[Future], when: str = "ALL_COMPLETED", timeout: float = 2.0) -> None:
