@@ -119,7 +119,7 @@ class BaseSGD(BaseEstimator):
         as_strategy(self.strategy)
         budget_bytes(self.memory_budget)
         budget_bytes(self.device_memory, "device_memory")
-        check_device(self.device, self.batch_size, self.learning_rate, self.strategy)
+        check_device(self.device, self.batch_size, self.device_memory, self.learning_rate, self.strategy)
         Cadence.of(self.checkpoint_every)
 
     def _open_checkpoint(self, resume: bool) -> Checkpoint | None:

@@ -104,6 +104,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         and strategies whose server has an optimizer, have batches of their own.
     device_memory : int, str or None, default None
         Bytes of a GPU in which each worker keeps blocks between epochs, as "20GB"; by default what is left there.
+        Only with ``device="cuda"`` or ``"auto"``.
     callbacks : list of daskdml.monitor.Callback, optional
         Listeners of the fit.
     checkpoint : path or str, optional

@@ -17,18 +17,25 @@ _ROW_RULES = ("pa1", "pa2")
 _NOT_ON_DEVICE = ("normalized", *_ROW_RULES)
 
 
-def check_device(device: str, batch_size: int | str, learning_rate: str, strategy: Any) -> None:
+def check_device(
+    device: str, batch_size: int | str, device_memory: int | str | None, learning_rate: str, strategy: Any
+) -> None:
     """Raise ValueError for what does not go together.
 
     Examples
     --------
-    >>> check_device("cuda", "auto", "normalized", "averaging")
+    >>> check_device("cuda", "auto", None, "normalized", "averaging")
     Traceback (most recent call last):
     ValueError: learning_rate='normalized' has no kernel for a GPU: use another one, or device='auto' or 'cpu'
     """
     if device == "cuda" and learning_rate in _NOT_ON_DEVICE:
         raise ValueError(
             f"learning_rate='{learning_rate}' has no kernel for a GPU: use another one, or device='auto' or 'cpu'"
+        )
+    if device == "cpu" and device_memory is not None:
+        raise ValueError(
+            f"device_memory={device_memory!r} is memory of a GPU, and device='cpu' uses none: leave it None, "
+            "or use device='auto' or 'cuda'"
         )
     if batch_size == "auto":
         return

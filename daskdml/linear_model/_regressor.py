@@ -69,6 +69,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         and strategies whose server has an optimizer, have batches of their own.
     device_memory : int, str or None, default None
         Bytes of a GPU in which each worker keeps blocks between epochs, as "20GB"; by default what is left there.
+        Only with ``device="cuda"`` or ``"auto"``.
     callbacks : list of daskdml.monitor.Callback, optional
     checkpoint : path or str, optional
         A directory, or a URL that fsspec knows, in which ``fit`` keeps how far it has come, for ``fit(...,

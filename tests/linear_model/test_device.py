@@ -91,6 +91,7 @@ def test_threads_change_no_bit_of_a_batch(data):
         ({"batch_size": 0}, "The 'batch_size' parameter"),
         ({"batch_size": "small"}, "The 'batch_size' parameter"),
         ({"device_memory": "much"}, "device_memory must be a number of bytes"),
+        ({"device_memory": "1GB"}, "device_memory='1GB' is memory of a GPU, and device='cpu' uses none"),
         ({"device": "auto", "batch_size": 1}, "batch_size=1 leaves a GPU nothing to do side by side"),
         ({"device": "cuda", "learning_rate": "normalized"}, "learning_rate='normalized' has no kernel for a GPU"),
         ({"learning_rate": "pa1", "batch_size": 8}, "learning_rate='pa1' is a rule for single rows"),

@@ -38,8 +38,12 @@ def data(n_blocks=18, rows=2_000, columns=20):
     return X, (X @ np.linspace(-1, 1, columns) > 0).astype(int)
 
 
-def slow_down():
-    """Make this process a straggler: every block of it takes longer."""
+def slow_down(straggler, killed):
+    """Make this process take longer for every block, a straggler ever so much.
+
+    Until ``killed`` exists all of them are slow, so that a fit is not over before the page has shown what it must.
+    """
+    import os
     import time
 
     from daskdml.models import LinearModel
@@ -47,7 +51,7 @@ def slow_down():
     quick = LinearModel.train
 
     def train(self, *args, **kwargs):
-        time.sleep(0.03)
+        time.sleep((0.03 if straggler else 0.0) if os.path.exists(killed) else (0.3 if straggler else 0.1))
         return quick(self, *args, **kwargs)
 
     LinearModel.train = train
@@ -72,11 +76,13 @@ def pages_complaints(driver):
     return [entry["message"] for entry in complaints(driver) if EMPTY not in entry["message"]]
 
 
-def test_every_plot_tells_of_a_fit_with_a_straggler_and_a_killed_worker(process_client):
+def test_every_plot_tells_of_a_fit_with_a_straggler_and_a_killed_worker(process_client, tmp_path):
     client = process_client(n_workers=3)
     base = client.dashboard_link.removesuffix("/status")
     straggler, victim, _ = sorted(client.nthreads())
-    client.run(slow_down, workers=[straggler])
+    killed = tmp_path / "killed"
+    for worker in client.nthreads():
+        client.run(slow_down, worker == straggler, str(killed), workers=[worker])
     (pid,) = client.run(os.getpid, workers=[victim]).values()
     X, y = data()
     owners = Owners()
@@ -99,6 +105,7 @@ def test_every_plot_tells_of_a_fit_with_a_straggler_and_a_killed_worker(process_
             running = facts(driver)
             os.kill(pid, signal.SIGKILL)
         finally:
+            killed.touch()
             fit.join()
         assert "running" in running
         assert until(lambda: "over, all epochs done" in facts(driver)), facts(driver)

@@ -141,6 +141,7 @@ def fits(card):
         nested = {k: v for k, v in params.items() if k.startswith("strategy__")}
 
         def fit(device, own=own, name=name, batch=batch, common=common, nested=nested, given=given):
+            own = {k: v for k, v in own.items() if device != "cpu" or k != "device_memory"}
             clf = SGDClassifier(**common, **own, device=device, batch_size=batch, strategy=name)
             return clf.set_params(**nested).fit(*given)
 
