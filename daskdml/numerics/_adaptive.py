@@ -14,13 +14,23 @@ from __future__ import annotations
 from math import sqrt
 
 import numpy as np
-from numba import types
+from numba import njit, types
 from numba.extending import overload
 
 from daskdml.numerics._compiled import kernel, part
-from daskdml.numerics._rows import PLAIN, SIMD, is_dense, row_dot, row_prefetch, weights_prefetch
+from daskdml.numerics._rows import (
+    PLAIN,
+    SIMD,
+    is_dense,
+    row_dot,
+    row_entry,
+    row_length,
+    row_prefetch,
+    weights_prefetch,
+)
 from daskdml.numerics._settings import NO_PENALTY, NORMALIZED, SOFTMAX
 from daskdml.numerics._sgd import AHEAD, WEIGHTS_AHEAD
+from daskdml.numerics._sparse_steps import sparse_adaptive_step, sparse_caught_up_dot, sparse_fill
 from daskdml.numerics._targets import independent_gradient, problem_weight, softmax_gradient
 
 
@@ -60,7 +70,7 @@ def _grow_scale(column, size, scale, inverse, coef, active):
     inverse[column] = 1.0 / size
 
 
-def _last_named(rows, coef):
+def _last_named(rows, coef, lazily):
     """Room for the row after that in which each column was last named; dense rows name all of them."""
 
 
@@ -68,21 +78,25 @@ def _note_row(needed, rows, i, scale, inverse, coef, active):
     """Bring the scales up to row ``i``; return its sum of (x / scale)^2."""
 
 
-def _catch_up(rows, i, coef, squares, inverse, last, n, eta, ridge, lasso, active):
-    """Give the columns of row ``i`` the penalty of the rows since they were last named."""
+def _score(needed, rows, i, coef, squares, inverse, last, k, n, eta, ridge, lasso):
+    """``coef[k] . x_i``, once the columns of row ``i`` had the penalty of the rows since they were last named."""
 
 
-def _step_row(rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso):
+def _named(rows, i, last, n):
+    """Note that row ``n`` of the order names the columns of row ``i``."""
+
+
+def _step_row(needed, rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso):
     """One AdaGrad step of problem ``k`` on the columns of row ``i``."""
 
 
 @overload(_last_named, jit_options=PLAIN)
-def _last_named_impl(rows, coef):
+def _last_named_impl(rows, coef, lazily):
     if is_dense(rows):
-        return lambda rows, coef: None
+        return lambda rows, coef, lazily: None
 
-    def csr(rows, coef):
-        last = coef[0].astype(np.int64)
+    def csr(rows, coef, lazily):
+        last = coef[0, : coef.shape[1] if lazily else 0].astype(np.int32)
         for j in range(last.shape[0]):
             last[j] = 0
         return last
@@ -114,9 +128,9 @@ def _note_row_impl(needed, rows, i, scale, inverse, coef, active):
 
     def csr(needed, rows, i, scale, inverse, coef, active):
         total = 0.0
-        for at in range(rows.indptr[i], rows.indptr[i + 1]):
-            column = rows.indices[at]
-            size = abs(rows.data[at])
+        for j in range(row_length(rows, i)):
+            column, value = row_entry(rows, i, j)
+            size = abs(value)
             if size > scale[column]:
                 _grow_scale(column, size, scale, inverse, coef, active)
             total += (size * inverse[column]) ** 2
@@ -125,56 +139,71 @@ def _note_row_impl(needed, rows, i, scale, inverse, coef, active):
     return csr
 
 
-@overload(_catch_up, jit_options=PLAIN)
-def _catch_up_impl(rows, i, coef, squares, inverse, last, n, eta, ridge, lasso, active):
+@overload(_score, jit_options=PLAIN)
+def _score_impl(needed, rows, i, coef, squares, inverse, last, k, n, eta, ridge, lasso):
     if is_dense(rows):
-        return lambda rows, i, coef, squares, inverse, last, n, eta, ridge, lasso, active: None
+        return lambda needed, rows, i, coef, squares, inverse, last, k, n, eta, ridge, lasso: row_dot(rows, i, coef, k)
+    if needed is types.none:
 
-    def csr(rows, i, coef, squares, inverse, last, n, eta, ridge, lasso, active):
-        for at in range(rows.indptr[i], rows.indptr[i + 1]):
-            column = rows.indices[at]
-            missed = n - last[column]
-            if missed > 0:
-                for k in range(coef.shape[0]):
-                    if active[k]:
-                        rate = coordinate_rate(eta * inverse[column], squares[k, column])
-                        coef[k, column] = shrink(coef[k, column], missed * rate, ridge, lasso)
-            last[column] = n + 1
+        def same_rates(needed, rows, i, coef, squares, inverse, last, k, n, eta, ridge, lasso):
+            if last.shape[0] == 0:
+                return row_dot(rows, i, coef, k)
+            return sparse_caught_up_dot(rows, i, coef, squares, None, last, k, n, eta, ridge, lasso)
+
+        return same_rates
+
+    def csr(needed, rows, i, coef, squares, inverse, last, k, n, eta, ridge, lasso):
+        if last.shape[0] == 0:
+            return row_dot(rows, i, coef, k)
+        return sparse_caught_up_dot(rows, i, coef, squares, inverse, last, k, n, eta, ridge, lasso)
 
     return csr
 
 
-@overload(_step_row, jit_options=SIMD)
-def _step_row_impl(rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso):
+@overload(_named, jit_options=PLAIN)
+def _named_impl(rows, i, last, n):
     if is_dense(rows):
+        return lambda rows, i, last, n: None
 
-        def dense(rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso):
-            # All in the dtype of the weights: mixed widths would halve what a SIMD register holds.
-            kind = coef.dtype.type
-            slope, first, zero = kind(gradient), kind(eta), kind(0)
-            l2, l1 = kind(ridge), kind(lasso)
-            for j in range(coef.shape[1]):
-                g = slope * rows.X[i, j]
-                total = squares[k, j] + g * g
-                squares[k, j] = total
-                # The step and :func:`shrink` at once, times the root: a single division, which takes longest.
-                root, eta_j = np.sqrt(total), first * inverse[j]
-                w = coef[k, j]
-                moved = w * root - eta_j * g
-                size = max(abs(moved) - eta_j * l1, zero) / (root + eta_j * l2)
-                coef[k, j] = (size if moved > zero else -size) if total > zero else w
-
-        return dense
-
-    def csr(rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso):
-        for at in range(rows.indptr[i], rows.indptr[i + 1]):
-            column = rows.indices[at]
-            g = gradient * rows.data[at]
-            squares[k, column] += g * g
-            rate = coordinate_rate(eta * inverse[column], squares[k, column])
-            coef[k, column] = shrink(coef[k, column] - rate * g, rate, ridge, lasso)
+    def csr(rows, i, last, n):
+        if last.shape[0] > 0:
+            sparse_fill(rows, i, last, n + 1)
 
     return csr
+
+
+@njit(no_cpython_wrapper=True, **SIMD)
+def _dense_step(rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso):
+    # All in the dtype of the weights: mixed widths would halve what a SIMD register holds.
+    kind = coef.dtype.type
+    slope, first, zero = kind(gradient), kind(eta), kind(0)
+    l2, l1 = kind(ridge), kind(lasso)
+    for j in range(coef.shape[1]):
+        g = slope * rows.X[i, j]
+        total = squares[k, j] + g * g
+        squares[k, j] = total
+        # The step and :func:`shrink` at once, times the root: a single division, which takes longest.
+        root, eta_j = np.sqrt(total), first * inverse[j]
+        w = coef[k, j]
+        moved = w * root - eta_j * g
+        size = max(abs(moved) - eta_j * l1, zero) / (root + eta_j * l2)
+        coef[k, j] = (size if moved > zero else -size) if total > zero else w
+
+
+# Not reassociated for sparse rows, so that scales of 1 and no scales give the same bits.
+@overload(_step_row, jit_options=PLAIN)
+def _step_row_impl(needed, rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso):
+    if is_dense(rows):
+        return lambda needed, rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso: _dense_step(
+            rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso
+        )
+    if needed is types.none:
+        return lambda needed, rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso: sparse_adaptive_step(
+            rows, i, coef, squares, None, k, gradient, eta, ridge, lasso
+        )
+    return lambda needed, rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso: sparse_adaptive_step(
+        rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso
+    )
 
 
 def _settle_missed(rows, coef, squares, inverse, last, n_rows, eta, ridge, lasso, active):
@@ -188,7 +217,7 @@ def _settle_missed_impl(rows, coef, squares, inverse, last, n_rows, eta, ridge, 
 
     def csr(rows, coef, squares, inverse, last, n_rows, eta, ridge, lasso, active):
         for k in range(coef.shape[0]):
-            for column in range(coef.shape[1]):
+            for column in range(last.shape[0]):
                 missed = n_rows - last[column]
                 if missed > 0 and active[k]:
                     rate = coordinate_rate(eta * inverse[column], squares[k, column])
@@ -211,7 +240,7 @@ def train_rows_adaptive(
     lasso = 0.0 if settings.penalty == NO_PENALTY else settings.alpha * settings.l1_ratio
     # Copies of arrays like them: np.zeros is a dozen functions that a first fit would wait for.
     scores, gradients, before = intercept.copy(), intercept.copy(), intercept.copy()
-    last = _last_named(rows, coef)
+    last = _last_named(rows, coef, ridge > 0.0 or lasso > 0.0)
     inverse = coef[0].copy()
     for j in range(n_features):
         inverse[j] = 1.0
@@ -234,9 +263,11 @@ def train_rows_adaptive(
             clock[1] += _note_row(settings.needs.scales, rows, i, scale, inverse, coef, active) + 1.0
             # The mean of sum (x / scale)^2 a row: how many features, in effect, share one step.
             eta = settings.eta0 * sqrt(clock[0] / clock[1])
-        _catch_up(rows, i, coef, squares, inverse, last, n, eta, ridge, lasso, active)
         for k in range(n_problems):
-            scores[k] = np.float64(row_dot(rows, i, coef, k)) + intercept[k]
+            if active[k]:
+                score = _score(settings.needs.scales, rows, i, coef, squares, inverse, last, k, n, eta, ridge, lasso)
+                scores[k] = np.float64(score) + intercept[k]
+        _named(rows, i, last, n)
         if softmax:
             value = softmax_gradient(settings.needs.softmax, scores, target, gradients)
             totals[0, 0] += value
@@ -250,7 +281,7 @@ def train_rows_adaptive(
                 totals[1, k] += value
             gradient = gradients[k] * weight
             gradient *= problem_weight(settings.mode, target, k, settings.first_class, positive_weight, negative_weight)
-            _step_row(rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso)
+            _step_row(settings.needs.scales, rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso)
             if settings.fit_intercept:
                 intercept_squares[k] += gradient * gradient
                 intercept[k] -= settings.intercept_decay * gradient * coordinate_rate(eta, intercept_squares[k])

@@ -14,8 +14,15 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from daskdml.numerics._compiled import inner_part
-from daskdml.numerics._vectors import one_by_one, vector_add, vector_dot
+from daskdml.numerics._sparse import (
+    sparse_add,
+    sparse_dot,
+    sparse_entry,
+    sparse_length,
+    sparse_prefetch,
+    sparse_weights_prefetch,
+)
+from daskdml.numerics._vectors import ask_for, vector_add, vector_dot
 
 # What the operations on rows are compiled with: those that add up, and the others. None is called from C.
 PLAIN = {"error_model": "numpy", "no_cfunc_wrapper": True, "forceinline": True}
@@ -48,28 +55,16 @@ CACHE_LINE = 64
 
 @intrinsic
 def _prefetch(typingctx, array, row, offset):
-    """Ask for the cache line ``offset`` bytes into ``array[row]``: in a shuffled order no hardware foresees it.
-
-    Into the second level of cache, which can wait for more lines at once than the first: rows of 400 bytes come in
-    57 ns that way, in 68 otherwise.
-    """
+    """Ask for the cache line ``offset`` bytes into ``array[row]``: in a shuffled order no hardware foresees it."""
 
     def codegen(context, builder, signature, args):
         aryty = signature.args[0]
         ary = context.make_array(aryty)(context, builder, args[0])
         (stride,) = cgutils.unpack_tuple(builder, ary.strides, aryty.ndim)[:1]
-        byte = ir.IntType(8).as_pointer()
-        base = builder.bitcast(ary.data, byte)
+        base = builder.bitcast(ary.data, ir.IntType(8).as_pointer())
         row_index = context.cast(builder, args[1], signature.args[1], types.intp)
         shift = context.cast(builder, args[2], signature.args[2], types.intp)
-        start = builder.gep(base, [builder.add(builder.mul(row_index, stride), shift)])
-        i32 = ir.IntType(32)
-        fn = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32]),
-            "llvm.prefetch.p0i8",
-        )
-        builder.call(fn, [start, i32(0), i32(2), i32(1)])
+        ask_for(builder, builder.gep(base, [builder.add(builder.mul(row_index, stride), shift)]))
         return context.get_dummy_value()
 
     return types.void(array, row, offset), codegen
@@ -120,52 +115,6 @@ def in_vectors(rows, w) -> bool:
     return X.dtype == w.dtype and isinstance(w.dtype, types.Float) and X.layout == w.layout == "C"
 
 
-@inner_part
-def _sparse_dot(rows, i, w, k):
-    data, indices, stop = rows.data, rows.indices, rows.indptr[i + 1]
-    # Four sums, so that no addition waits for the one before. Not left to the compiler, whose vectors would be
-    # gathered entry by entry, slower than they are used. Indices are unsigned because numba lets a negative one count
-    # from the end: a test for every entry.
-    a, b, c, d = 0.0, 0.0, 0.0, 0.0
-    j = rows.indptr[i]
-    while j + 4 <= stop:
-        one_by_one()
-        a += data[j] * w[k, np.uintp(indices[j])]
-        b += data[j + 1] * w[k, np.uintp(indices[j + 1])]
-        c += data[j + 2] * w[k, np.uintp(indices[j + 2])]
-        d += data[j + 3] * w[k, np.uintp(indices[j + 3])]
-        j += 4
-    while j < stop:
-        a += data[j] * w[k, np.uintp(indices[j])]
-        j += 1
-    return (a + b) + (c + d)
-
-
-@inner_part
-def _sparse_add(rows, i, w, k, c, squares):
-    data, indices, stop = rows.data, rows.indices, rows.indptr[i + 1]
-    kind = w.dtype.type
-    even, odd = 0.0, 0.0
-    j = rows.indptr[i]
-    # Columns are unique in a row: two at a time do not meet.
-    while j + 2 <= stop:
-        one_by_one()
-        p, q = np.uintp(indices[j]), np.uintp(indices[j + 1])
-        first, second = w[k, p], w[k, q]
-        step, other = kind(data[j] * c), kind(data[j + 1] * c)
-        w[k, p], w[k, q] = first + step, second + other
-        # (w + step)^2 - w^2
-        even += step * np.float64(first + first + step)
-        odd += other * np.float64(second + second + other)
-        j += 2
-    if j < stop:
-        p = np.uintp(indices[j])
-        first, step = w[k, p], kind(data[j] * c)
-        w[k, p] = first + step
-        even += step * np.float64(first + first + step)
-    return squares + (even + odd)
-
-
 @overload(row_dot, jit_options=SIMD)
 def _row_dot(rows, i, w, k):
     if in_vectors(rows, w):
@@ -180,7 +129,7 @@ def _row_dot(rows, i, w, k):
 
         return dense
 
-    return lambda rows, i, w, k: _sparse_dot(rows, i, w, k)
+    return lambda rows, i, w, k: sparse_dot(rows, i, w, k)
 
 
 @overload(row_square, jit_options=SIMD)
@@ -197,8 +146,9 @@ def _row_square(rows, i):
 
     def csr(rows, i):
         total = 0.0
-        for j in range(rows.indptr[i], rows.indptr[i + 1]):
-            total += rows.data[j] * rows.data[j]
+        for j in range(sparse_length(rows, i)):
+            _, value = sparse_entry(rows, i, j)
+            total += value * value
         return total
 
     return csr
@@ -221,26 +171,21 @@ def _row_add(rows, i, w, k, c, squares):
 
         return dense
 
-    return lambda rows, i, w, k, c, squares: _sparse_add(rows, i, w, k, c, squares)
+    return lambda rows, i, w, k, c, squares: sparse_add(rows, i, w, k, c, squares)
 
 
 @overload(row_length, jit_options=PLAIN)
 def _row_length(rows, i):
     if is_dense(rows):
         return lambda rows, i: rows.X.shape[1]
-    return lambda rows, i: rows.indptr[i + 1] - rows.indptr[i]
+    return lambda rows, i: sparse_length(rows, i)
 
 
 @overload(row_entry, jit_options=PLAIN)
 def _row_entry(rows, i, j):
     if is_dense(rows):
         return lambda rows, i, j: (j, rows.X[i, j])
-
-    def csr(rows, i, j):
-        at = rows.indptr[i] + j
-        return np.uintp(rows.indices[at]), rows.data[at]
-
-    return csr
+    return lambda rows, i, j: sparse_entry(rows, i, j)
 
 
 @overload(row_prefetch, jit_options=PLAIN)
@@ -256,12 +201,7 @@ def _row_prefetch(rows, y, i):
 
     def csr(rows, y, i):
         _prefetch(y, i, 0)
-        start = rows.indptr[i]
-        entries = rows.indptr[i + 1] - start
-        for offset in range(0, entries * rows.data.itemsize, CACHE_LINE):
-            _prefetch(rows.data, start, offset)
-        for offset in range(0, entries * rows.indices.itemsize, CACHE_LINE):
-            _prefetch(rows.indices, start, offset)
+        sparse_prefetch(rows, i)
 
     return csr
 
@@ -281,7 +221,6 @@ def _weights_prefetch(rows, w, i):
 
     def csr(rows, w, i):
         for k in range(w.shape[0]):
-            for j in range(rows.indptr[i], rows.indptr[i + 1]):
-                _prefetch(w, k, np.uintp(rows.indices[j]) * np.uintp(w.itemsize))
+            sparse_weights_prefetch(rows, w, k, i)
 
     return csr

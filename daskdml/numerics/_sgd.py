@@ -11,9 +11,11 @@ from __future__ import annotations
 from math import sqrt
 
 import numpy as np
+from numba import njit, types
+from numba.extending import overload
 
 from daskdml.numerics._compiled import kernel, part
-from daskdml.numerics._rows import row_add, row_dot, row_entry, row_length, row_prefetch, row_square
+from daskdml.numerics._rows import PLAIN, SIMD, is_dense, row_add, row_dot, row_prefetch, row_square
 from daskdml.numerics._settings import (
     INVSCALING,
     L2,
@@ -23,6 +25,7 @@ from daskdml.numerics._settings import (
     PA2,
     SOFTMAX,
 )
+from daskdml.numerics._sparse_steps import sparse_lasso_step
 from daskdml.numerics._targets import independent_gradient, problem_weight, softmax_gradient
 
 # Rows this far ahead are asked for early; further is evicted again before its turn, nearer comes too late.
@@ -55,48 +58,50 @@ def _passive_aggressive(needed, settings, rows, i, value, gradient):
     return -gradient * value / (square + 0.5 / settings.eta0)
 
 
-@part
-def _absolutes(needed, rows, i, w, k):
-    """The sum of the absolute values of the weights row ``i`` touches."""
-    total = 0.0
-    if needed is None:
-        return total
-    for j in range(row_length(rows, i)):
-        column, _ = row_entry(rows, i, j)
-        total += abs(w[k, column])
-    return total
+def _lasso_step(needed, rows, i, w, k, c, factor, total, applied, sums):
+    """``w[k] += c x_i``, then pull the weights row ``i`` touches towards 0 by the l1 penalty they have not had yet.
 
-
-@part
-def _truncate(needed, rows, i, w, k, factor, total, applied):
-    """Pull the weights row ``i`` touches towards 0 by the l1 penalty they have not had yet.
-
-    Returns by how much the sum of their squares changes.
+    ``sums`` are those of their squares and of their absolute values; returns what they are after.
     """
-    change = 0.0
-    if needed is None:
-        return change
-    for j in range(row_length(rows, i)):
-        column, _ = row_entry(rows, i, j)
-        before = w[k, column]
-        if factor * before > 0.0:
-            w[k, column] = max(0.0, before - (total + applied[k, column]) / factor)
-        elif factor * before < 0.0:
-            w[k, column] = min(0.0, before + (total - applied[k, column]) / factor)
-        after = w[k, column]
-        applied[k, column] += factor * (after - before)
-        change += np.float64(after + before) * (after - before)
-    return change
+
+
+@overload(_lasso_step, jit_options=PLAIN)
+def _lasso_step_impl(needed, rows, i, w, k, c, factor, total, applied, sums):
+    if needed is types.none:
+        return lambda needed, rows, i, w, k, c, factor, total, applied, sums: sums
+    if not is_dense(rows):
+        return lambda needed, rows, i, w, k, c, factor, total, applied, sums: sparse_lasso_step(
+            rows, i, w, k, c, factor, total, applied, sums
+        )
+
+    return lambda needed, rows, i, w, k, c, factor, total, applied, sums: _dense_lasso_step(
+        rows, i, w, k, c, factor, total, applied
+    )
+
+
+@njit(no_cpython_wrapper=True, **SIMD)
+def _dense_lasso_step(rows, i, w, k, c, factor, total, applied):
+    # Without a branch, for vectors; what is subtracted is known to float64 only. A NaN stays one.
+    step, per_weight = w.dtype.type(c), 1.0 / factor
+    squares, absolutes = 0.0, 0.0
+    for j in range(w.shape[1]):
+        free = np.float64(w[k, j] + step * rows.X[i, j])
+        had = np.float64(applied[k, j])
+        size = abs(free) - (total + (had if free > 0.0 else -had)) * per_weight
+        size = 0.0 if size < 0.0 else size
+        after = w.dtype.type(size if free > 0.0 else -size)
+        w[k, j] = after
+        applied[k, j] = had + factor * (np.float64(after) - free)
+        squares += np.float64(after) * np.float64(after)
+        absolutes += abs(np.float64(after))
+    return squares, absolutes
 
 
 @part
 def _average_row(needed, rows, i, average, k, c):
     """``average[k] -= c x_i``."""
-    if needed is None:
-        return
-    for j in range(row_length(rows, i)):
-        column, value = row_entry(rows, i, j)
-        average[k, column] -= c * value
+    if needed is not None and c != 0.0:
+        row_add(rows, i, average, k, -c, 0.0)
 
 
 @part
@@ -190,8 +195,11 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
                 factor[k] *= shrink
                 if factor[k] < tiny:
                     _fold(coef, average_coef, k, factor, lag, squares, absolutes)
-            touched = _absolutes(settings.needs.lasso, rows, i, coef, k) if truncating else 0.0
-            if step != 0.0:
+            if truncating:
+                l1_total[k] += settings.l1_ratio * eta * settings.alpha
+                given = step / factor[k], factor[k], l1_total[k], l1_applied, (squares[k], absolutes[k])
+                squares[k], absolutes[k] = _lasso_step(settings.needs.lasso, rows, i, coef, k, *given)
+            elif step != 0.0:
                 squares[k] = row_add(rows, i, coef, k, step / factor[k], squares[k])
             if settings.fit_intercept:
                 intercept[k] += step * settings.intercept_decay
@@ -202,10 +210,6 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
                     mean_scale[k] /= 1.0 - 1.0 / count
                 lag[k] += mean_scale[k] * factor[k] / count
                 average_intercept[k] += (intercept[k] - average_intercept[k]) / count
-            if truncating:
-                l1_total[k] += settings.l1_ratio * eta * settings.alpha
-                squares[k] += _truncate(settings.needs.lasso, rows, i, coef, k, factor[k], l1_total[k], l1_applied)
-                absolutes[k] += _absolutes(settings.needs.lasso, rows, i, coef, k) - touched
         t += 1.0
 
     for k in range(n_problems):

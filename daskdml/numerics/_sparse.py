@@ -1,0 +1,218 @@
+"""What the kernels do with a CSR row, written for the compiler below numba.
+
+Numba counts a reference, atomically, to every array that a function names in a loop's way, and tests every position for
+being negative, because such ones count from the end. For a row of 39 entries that took as long as all of its
+arithmetic. Here the arrays of the rows are pointers, and positions are what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from daskdml.numerics._vectors import ask_for
+
+_CONTRACT = ("contract",)
+# Entries whose arithmetic runs side by side.
+_DOTS, _STEPS = 4, 2
+CACHE_LINE = 64
+
+
+class Values:
+    """An array as the code generator sees it: entries by position, of which none is negative."""
+
+    def __init__(self, context: Any, builder: Any, kind: Any, array: Any):
+        self.context, self.builder, self.kind = context, builder, kind
+        self.made = context.make_array(kind)(context, builder, array)
+
+    def address(self, *places: Any) -> Any:
+        made, n = self.made, self.kind.ndim
+        shape, strides = (cgutils.unpack_tuple(self.builder, values, n) for values in (made.shape, made.strides))
+        return cgutils.get_item_pointer2(
+            self.context, self.builder, made.data, shape, strides, self.kind.layout, places, wraparound=False
+        )
+
+    def load(self, *places: Any, to: Any = None) -> Any:
+        value = self.context.unpack_value(self.builder, self.kind.dtype, self.address(*places))
+        return value if to is None else self.context.cast(self.builder, value, self.kind.dtype, to)
+
+    def store(self, value: Any, *places: Any) -> None:
+        self.builder.store(value, self.address(*places))
+
+
+class SparseRow:
+    """Row ``index`` of the three arrays of a CSR matrix."""
+
+    def __init__(self, context: Any, builder: Any, kind: Any, rows: Any, index: Any, index_kind: Any):
+        self.builder = builder
+        self.data, self.indices, self.indptr = (
+            Values(context, builder, part, builder.extract_value(rows, n)) for n, part in enumerate(kind.types)
+        )
+        at = context.cast(builder, index, index_kind, types.intp)
+        self.start = self.indptr.load(at, to=types.intp)
+        self.stop = self.indptr.load(builder.add(at, at.type(1)), to=types.intp)
+
+    def entry(self, at: Any, dtype: Any) -> tuple[Any, Any]:
+        """Column and value at a position of the arrays."""
+        return self.indices.load(at, to=types.intp), self.data.load(at, to=dtype)
+
+    def visit(self, together: int, visit: Callable[[list[Any]], None]) -> None:
+        """Generate the code for all positions of the row: so many at a time while there are, then half as many."""
+        builder, number = self.builder, self.start.type
+        length = builder.sub(self.stop, self.start)
+        whole = builder.add(self.start, builder.and_(length, number(-together)))
+        with cgutils.for_range_slice(builder, self.start, whole, number(together), number) as (at, _):
+            _one_by_one(builder)
+            visit([builder.add(at, number(n)) for n in range(together)])
+        place = cgutils.alloca_once_value(builder, whole)
+        while together > 1:
+            together //= 2
+            there = builder.icmp_unsigned("!=", builder.and_(length, number(together)), number(0))
+            with builder.if_then(there):
+                at = builder.load(place)
+                visit([builder.add(at, number(n)) for n in range(together)])
+                builder.store(builder.add(at, number(together)), place)
+
+
+def _one_by_one(builder: Any) -> None:
+    """Nothing at all, but the loop it stands in is left as it is written.
+
+    The compiler would make vectors of it, gathered entry by entry, slower than they are used.
+    """
+    builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
+
+
+def zeros(builder: Any, number: Any, n: int) -> list[Any]:
+    return [cgutils.alloca_once_value(builder, ir.Constant(number, None)) for _ in range(n)]
+
+
+def _grow(builder: Any, total: Any, a: Any, b: Any) -> None:
+    product = builder.fmul(a, b, flags=_CONTRACT)
+    builder.store(builder.fadd(builder.load(total), product, flags=_CONTRACT), total)
+
+
+def _sum(builder: Any, totals: list[Any]) -> Any:
+    values = [builder.load(total) for total in totals]
+    while len(values) > 1:
+        values = [builder.fadd(a, b) for a, b in zip(values[::2], values[1::2], strict=True)]
+    return values[0]
+
+
+@intrinsic
+def sparse_dot(typingctx, rows, i, w, k):
+    """``w[k] . x_i``, in the dtype of ``w``."""
+
+    def codegen(context, builder, signature, args):
+        row = SparseRow(context, builder, signature.args[0], args[0], args[1], signature.args[1])
+        weights = Values(context, builder, signature.args[2], args[2])
+        problem = context.cast(builder, args[3], signature.args[3], types.intp)
+        totals = zeros(builder, context.get_data_type(w.dtype), _DOTS)
+
+        def visit(places):
+            for total, at in zip(totals, places, strict=False):
+                column, value = row.entry(at, w.dtype)
+                _grow(builder, total, value, weights.load(problem, column))
+
+        row.visit(_DOTS, visit)
+        return _sum(builder, totals)
+
+    return w.dtype(rows, i, w, k), codegen
+
+
+@intrinsic
+def sparse_add(typingctx, rows, i, w, k, c, squares):
+    """``w[k] += c x_i``; the sum of squares of ``w[k]`` after, which was ``squares`` before, in float64."""
+
+    def codegen(context, builder, signature, args):
+        row = SparseRow(context, builder, signature.args[0], args[0], args[1], signature.args[1])
+        weights = Values(context, builder, signature.args[2], args[2])
+        problem = context.cast(builder, args[3], signature.args[3], types.intp)
+        step = context.cast(builder, args[4], c, w.dtype)
+        totals = zeros(builder, context.get_data_type(w.dtype), _STEPS)
+
+        def visit(places):
+            entries = [row.entry(at, w.dtype) for at in places]
+            # Columns are unique in a row: those loaded together do not meet.
+            before = [weights.load(problem, column) for column, _ in entries]
+            after = []
+            for (column, value), old in zip(entries, before, strict=True):
+                moved = builder.fmul(step, value, flags=_CONTRACT)
+                after.append(builder.fadd(old, moved, flags=_CONTRACT))
+                weights.store(after[-1], problem, column)
+            # after^2 - before^2 = c x (before + after)
+            for total, (_, value), old, new in zip(totals, entries, before, after, strict=False):
+                _grow(builder, total, value, builder.fadd(old, new))
+
+        row.visit(_STEPS, visit)
+        grown = context.cast(builder, _sum(builder, totals), w.dtype, types.float64)
+        change = builder.fmul(context.cast(builder, args[4], c, types.float64), grown)
+        return builder.fadd(context.cast(builder, args[5], squares, types.float64), change)
+
+    return types.float64(rows, i, w, k, c, squares), codegen
+
+
+@intrinsic
+def sparse_length(typingctx, rows, i):
+    """How many entries row i holds."""
+
+    def codegen(context, builder, signature, args):
+        row = SparseRow(context, builder, signature.args[0], args[0], args[1], signature.args[1])
+        return builder.sub(row.stop, row.start)
+
+    return types.intp(rows, i), codegen
+
+
+@intrinsic
+def sparse_entry(typingctx, rows, i, j):
+    """Entry j of row i: its column and its value."""
+    dtype = rows.types[0].dtype
+
+    def codegen(context, builder, signature, args):
+        row = SparseRow(context, builder, signature.args[0], args[0], args[1], signature.args[1])
+        at = builder.add(row.start, context.cast(builder, args[2], signature.args[2], types.intp))
+        column, value = row.entry(at, dtype)
+        column = context.cast(builder, column, types.intp, types.uintp)
+        return context.make_tuple(builder, signature.return_type, (column, value))
+
+    return types.Tuple((types.uintp, dtype))(rows, i, j), codegen
+
+
+@intrinsic
+def sparse_prefetch(typingctx, rows, i):
+    """Start loading the columns and values of row i."""
+
+    def codegen(context, builder, signature, args):
+        row = SparseRow(context, builder, signature.args[0], args[0], args[1], signature.args[1])
+        for values in (row.data, row.indices):
+            size = context.get_abi_sizeof(context.get_value_type(values.kind.dtype))
+            step = row.start.type(max(1, CACHE_LINE // size))
+            with cgutils.for_range_slice(builder, row.start, row.stop, step, step.type) as (at, _):
+                _one_by_one(builder)
+                ask_for(builder, values.address(at))
+        return context.get_dummy_value()
+
+    return types.void(rows, i), codegen
+
+
+@intrinsic
+def sparse_weights_prefetch(typingctx, rows, w, k, i):
+    """Start loading the weights ``w[k]`` that row i names."""
+
+    def codegen(context, builder, signature, args):
+        row = SparseRow(context, builder, signature.args[0], args[0], args[3], signature.args[3])
+        weights = Values(context, builder, signature.args[1], args[1])
+        problem = context.cast(builder, args[2], signature.args[2], types.intp)
+
+        def visit(places):
+            for at in places:
+                ask_for(builder, weights.address(problem, row.indices.load(at, to=types.intp)))
+
+        row.visit(_DOTS, visit)
+        return context.get_dummy_value()
+
+    return types.void(rows, w, k, i), codegen
