@@ -46,7 +46,7 @@ class Size:
 
 
 def run(full: bool = False) -> None:
-    size = Size(400_000, 20, 5) if full else Size(80_000, 2, 2)
+    size = Size(400_000, 20, 12) if full else Size(80_000, 2, 2)
     strategies = {"averaging": Averaging(N_WORKERS, rounds_per_epoch=4), "ssp": SSP(3, N_WORKERS, clock_rows=5_000)}
     figures: dict[str, Any] = {}
     rows = []

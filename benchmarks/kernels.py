@@ -73,7 +73,7 @@ def sparse(n: int, d: int, nonzeros: int) -> tuple[Any, np.ndarray]:
 
 def run(full: bool = False) -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)
-    n, repeats, epochs = (1_000_000, 7, 8) if full else (200_000, 3, 20)
+    n, repeats, epochs = (1_000_000, 5, 8) if full else (200_000, 3, 20)
     workloads = {
         f"dense float32, {n:,} x 100": dense(n, 100),
         f"CSR float32, {n // 4:,} x 2^20, 39 a row": sparse(n // 4, 2**20, 39),
@@ -84,6 +84,8 @@ def run(full: bool = False) -> None:
         ("hinge, shuffled", {"loss": "hinge"}),
         ("hinge, in order", {"loss": "hinge", "shuffle": False}),
         ("squared_hinge, shuffled", {"loss": "squared_hinge"}),
+        ("log_loss, l1, shuffled", {"loss": "log_loss", "penalty": "l1"}),
+        ("log_loss, running mean, shuffled", {"loss": "log_loss", "average": True}),
     ]
     rows, figures = [], []
     for data, (X, y) in workloads.items():

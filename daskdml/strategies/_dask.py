@@ -4,21 +4,27 @@ Parameters stay on the workers as futures between the rounds of an epoch; the dr
 an epoch the driver takes the agreed state and starts the next one from its own copy: the graph of a task never
 reaches back beyond its epoch, so the scheduler forgets finished epochs, and a lost worker costs at most one
 epoch's recomputation. Tasks are pure, so what Dask runs again gives the same bits.
+
+Where epochs are short, what is between them is a good part of the whole: the way of the parameters to the driver and
+back takes 20 ms, and 60 where they are 4 MB. So the next epoch is sent while one is under way, as a continuation of
+its tasks, and is let go of where the driver decides otherwise at the end. Then a graph reaches back over a few epochs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from dask._task_spec import TaskRef
-from distributed import Client, Future
+from distributed import Client, Future, wait
 
 from daskdml.cluster import LOST, connection_lost
 from daskdml.data import Dataset, release_cache, trouble, wait_for
@@ -43,10 +49,33 @@ _ROUNDS = 32
 _SMALL_BYTES = 2**20
 # Segments of a replica that are under way, where blocks come from the scheduler.
 _UNDER_WAY = 2
+# An epoch is sent ahead where the last one took less than so many seconds, since one that nobody wants any more goes on
+# to its end all the same; where parameters have at most so many bytes, which are twice on the cluster then; and after
+# at most so many that were, because what is lost of the last one is computed again from the first one on.
+_AHEAD_SECONDS, _AHEAD_BYTES, _AHEAD_CHAIN = 1.0, 2**26, 8
+# Seconds to wait, at the end of a fit, for one that nobody wants.
+_AHEAD_PATIENCE = 5.0
 # Epochs begun anew because the cluster lost their parameters, before the fit gives up.
 _RETRIES = 5
 # Seconds without any worker that would begin a task before the fit fails.
 _PATIENCE = 60.0
+
+
+@dataclass(eq=False)
+class _Begun:
+    """An epoch that was sent ahead, and what has to be so at the end of the one before for it to be the next."""
+
+    rounds: list[list[Work]]
+    active: np.ndarray
+    ends: list[Future]
+    reports: list[Future]
+    # How many before it were sent ahead, one after another.
+    chain: int
+    # Known once the epoch before is over.
+    agreed: Agreed | None = None
+
+    def is_next(self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray) -> bool:
+        return self.agreed is agreed and self.rounds is rounds and np.array_equal(self.active, active)
 
 
 class DaskRunner:
@@ -72,6 +101,8 @@ class DaskRunner:
         self._count = 0
         self._homes: dict[int, str] = {}
         self._latest: Any = None
+        self._begun: _Begun | None = None
+        self._seconds = float("inf")
         self.on_loss: Callable[[str], None] = nobody_told
 
     def epoch(
@@ -80,8 +111,10 @@ class DaskRunner:
         rounds: list[list[Work]],
         active: np.ndarray,
         on_round: OnRound,
+        coming: list[list[Work]] | None = None,
     ) -> tuple[Agreed, bool]:
         """Run the rounds of an epoch; see :meth:`LocalRunner.epoch`. Begun anew if the cluster loses it."""
+        started = time.perf_counter()
         done: list[Report] = []
 
         def once(report: Report, fetch: Callable[[], Agreed]) -> None:
@@ -94,8 +127,11 @@ class DaskRunner:
         for attempt in range(_RETRIES + 1):
             seen: list[Report] = []
             try:
-                return self._epoch(agreed, rounds, active, once)
+                found = self._epoch(agreed, rounds, active, once, coming)
+                self._seconds = time.perf_counter() - started
+                return found
             except LOST as error:
+                self._begun = None
                 if (lost := connection_lost(self.client, patience=0)) is not None:
                     raise lost from error
                 give_up_on_fatal_blocks(self.client, self.data, self.plan)
@@ -133,44 +169,79 @@ class DaskRunner:
         """Free the block caches on the workers."""
         if (self.cache is None and self.device is None) or self.client.status != "running":
             return
+        if (begun := self._begun) is not None:
+            # It would bring blocks back to the caches that are freed.
+            self._begun = None
+            with contextlib.suppress(Exception):
+                wait(begun.ends, timeout=_AHEAD_PATIENCE)
         try:
             self.client.run(release_cache, self.data.token, on_error="ignore")
         except (OSError, TimeoutError, ValueError) as error:
             logger.warning("could not free the block caches: %r", error)
 
     def _epoch(
-        self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round: OnRound
+        self,
+        agreed: Agreed,
+        rounds: list[list[Work]],
+        active: np.ndarray,
+        on_round: OnRound,
+        coming: list[list[Work]] | None,
     ) -> tuple[Agreed, bool]:
-        n_replicas = max(len(works) for works in rounds)
-        self._homes = settled(self._homes, n_replicas, self._threads())
-        now = self._start(agreed, n_replicas)
-        ends: list[Future] = []
-        reports: list[Future] = []
-        # Let go of once this epoch is under way: a message of what is no longer wanted would hold up its own.
-        before, self._latest = self._latest, (ends, reports) if isinstance(now, Agreed) else None
-        for at in range(0, len(rounds), self._rounds_at_once):
-            some = rounds[at : at + self._rounds_at_once]
-            last = at + len(some) == len(rounds)
-            found = self._submit_rounds(now, some, active, last)
-            ends += found[: len(some)]
-            reports += found[len(some) :]
-            now = ends[-1]
-            if not self.data.self_contained:
-                # Blocks that come from the scheduler arrive for one round at a time.
-                self._gather_ready(now)
-                if (stopped := self._tell(zip(ends[at:], reports[at:], strict=False), on_round)) is not None:
-                    return stopped, True
-        del before
+        begun, self._begun = self._begun, None
+        if begun is None or not begun.is_next(agreed, rounds, active):
+            n_replicas = max(len(works) for works in rounds)
+            self._homes = settled(self._homes, n_replicas, self._threads())
+            now = self._start(agreed, n_replicas)
+            begun = _Begun(rounds, active, [], [], 0)
+            # Let go of once this epoch is under way: a message of what is no longer wanted would hold up its own.
+            before, self._latest = self._latest, (begun.ends, begun.reports) if isinstance(now, Agreed) else None
+            stopped = self._send(begun, now, on_round)
+            del before
+            if stopped is not None:
+                return stopped, True
+        if coming is not None and self._goes_ahead(agreed, begun, coming):
+            self._begun = _Begun(coming, active, [], [], begun.chain + 1)
+            self._send(self._begun, begun.ends[-1], on_round)
         if self.data.self_contained:
             # The last round has no report: what was agreed on in it comes whole.
-            if (stopped := self._tell(zip(ends, reports, strict=False), on_round)) is not None:
+            if (stopped := self._tell(zip(begun.ends, begun.reports, strict=False), on_round)) is not None:
                 return stopped, True
-        agreed = self._gather(ends[-1])
+        agreed = self._gather(begun.ends[-1])
         try:
             on_round(agreed.report, lambda: agreed)
         except StopTraining:
             return agreed, True
+        if self._begun is not None:
+            self._begun.agreed = agreed
         return agreed, False
+
+    def _send(self, begun: _Begun, now: Future | Agreed, on_round: OnRound) -> Agreed | None:
+        """Submit the rounds of an epoch that begins with ``now``; see :meth:`_tell` for what is returned."""
+        rounds = begun.rounds
+        for at in range(0, len(rounds), self._rounds_at_once):
+            some = rounds[at : at + self._rounds_at_once]
+            last = at + len(some) == len(rounds)
+            found = self._submit_rounds(now, some, begun.active, last)
+            begun.ends += found[: len(some)]
+            begun.reports += found[len(some) :]
+            now = begun.ends[-1]
+            if not self.data.self_contained:
+                # Blocks that come from the scheduler arrive for one round at a time.
+                self._gather_ready(now)
+                told_of = zip(begun.ends[at:], begun.reports[at:], strict=False)
+                if (stopped := self._tell(told_of, on_round)) is not None:
+                    return stopped
+        return None
+
+    def _goes_ahead(self, agreed: Agreed, begun: _Begun, coming: list[list[Work]]) -> bool:
+        """Whether the next epoch is sent now."""
+        return (
+            self.data.self_contained
+            and len(coming) <= _ROUNDS
+            and self._seconds < _AHEAD_SECONDS
+            and begun.chain < _AHEAD_CHAIN
+            and sum(np.asarray(a).nbytes for a in agreed.state) <= _AHEAD_BYTES
+        )
 
     def _tell(self, rounds: Iterable[tuple[Future, Future]], on_round: OnRound) -> Agreed | None:
         """Tell of rounds, given by what was agreed on and the report; returns what a listener stopped the fit with."""

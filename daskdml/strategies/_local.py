@@ -30,6 +30,7 @@ class LocalRunner:
         rounds: list[list[Work]],
         active: np.ndarray,
         on_round: OnRound,
+        coming: list[list[Work]] | None = None,
     ) -> tuple[Agreed, bool]:
         """Run the rounds of an epoch; returns what is agreed on after, and whether a callback ended it early."""
         strategy, model = self.strategy, self.model

@@ -49,19 +49,21 @@ class Teller:
         self._bytes = 0
         self.stopped = False
         # When the fit and the epoch began, by the clock that other processes can be compared with.
-        self.began = self.asked = time.time()
+        self.began = self.asked = self._begun = time.time()
         self._clocks = WorkerClocks()
         self._wish: StopTraining | None = None
         self.last: dict[str, np.ndarray] = {}
 
-    def begin(self, epoch: int, active: np.ndarray) -> None:
+    def begin(self, epoch: int, active: np.ndarray, ahead: bool = False) -> None:
+        """An epoch begins, of which some may be done: ``ahead`` where it can have been sent during the one before."""
         self.epoch, self.active = epoch, active
         if not self.done:
             self.rows = 0
             self.loss = np.zeros(self.model.n_problems)
             self.objective = np.zeros(self.model.n_problems)
         self.started = self.since = time.perf_counter()
-        self.asked = time.time()
+        before, self._begun = self._begun, time.time()
+        self.asked = before if ahead else self._begun
 
     def on_replicas(self, report: Report) -> None:
         """What each replica did in the round of which :meth:`on_round` will tell."""

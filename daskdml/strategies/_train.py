@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,12 +32,20 @@ MIXED_VISITS = 2**16
 
 
 class Runner(Protocol):
-    """Where a strategy's steps are run; ``on_loss`` is to be called with what was lost and begun again."""
+    """Where a strategy's steps are run; ``on_loss`` is to be called with what was lost and begun again.
+
+    The rounds ``coming`` are those of the next epoch, unless it is decided otherwise when this one is over.
+    """
 
     on_loss: Callable[[str], None]
 
     def epoch(
-        self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round: OnRound
+        self,
+        agreed: Agreed,
+        rounds: list[list[Work]],
+        active: np.ndarray,
+        on_round: OnRound,
+        coming: list[list[Work]] | None = None,
     ) -> tuple[Agreed, bool]: ...
 
     def evaluate(self, agreed: Agreed, works: list[Work]) -> np.ndarray | None: ...
@@ -109,13 +118,20 @@ def train(
         listeners.on_fit_start(
             replace(info, rounds_per_epoch=rounds, epochs_done=teller.epochs, rows_done=teller.all_rows)
         )
+        coming: list[list[Work]] | None = None
         for epoch in range(teller.epochs + 1, last + 1):
-            teller.begin(epoch, ~schedule.rule.stopped)
+            teller.begin(epoch, ~schedule.rule.stopped, ahead=coming is not None)
             if not mixing and epoch > 1:
                 mixing = schedule.mixing(teller.first_bytes)
                 dealt = mixed_shares(schedule.n_blocks, schedule.n_replicas, mixing) if mixing else dealt
-            works = plan_epoch(dealt, rounds, epoch, schedule.seed, schedule.shuffle, schedule.holdout)[teller.done :]
-            agreed, stopped = runner.epoch(agreed, works, teller.active, keeper.on_round) if works else (agreed, False)
+            plan = partial(plan_epoch, dealt, rounds, seed=schedule.seed, shuffle=schedule.shuffle)
+            works = coming or plan(epoch=epoch, holdout=schedule.holdout)[teller.done :]
+            # How rows mix is decided after the first epoch; and validation is not to wait for another one.
+            ahead = 1 < epoch < last and schedule.holdout is None
+            coming = plan(epoch=epoch + 1) if ahead else None
+            agreed, stopped = (
+                runner.epoch(agreed, works, teller.active, keeper.on_round, coming) if works else (agreed, False)
+            )
             if not teller.rows and not stopped:
                 raise ValueError(
                     "Found array with 0 sample(s) while a minimum of 1 is required: no block has a row to train on"
