@@ -12,7 +12,7 @@ import pandas as pd
 
 from daskdml.data._block import Schema
 from daskdml.data._checks import all_finite, check_finite, place
-from daskdml.data._decode import matrix
+from daskdml.data._decode import device_matrix, matrix
 from daskdml.data._labelled import is_xarray, sample_dim
 from daskdml.data._sources import Source, features, is_frame, is_in_memory, schema_of
 
@@ -57,7 +57,8 @@ def map_rows(
         Of the result, where it has one.
     scores : callable, optional
         Comes before ``function``, which is then given its results. They must be finite for finite rows only, as sums of
-        products are: then rows need not be looked through before.
+        products are: then rows need not be looked through before. Where it has a method ``there``, dense chunks that
+        lie on a GPU are given to that as they lie; it gives scores on the host.
 
     Returns
     -------
@@ -120,14 +121,17 @@ def _rows(
     shape = (n,) if width is None else (n, width)
     if not n:
         return np.empty(shape, dtype)
-    X = matrix(chunk, schema.dtype, schema.sparse)
+    there = getattr(scores, "there", None)
+    on_device = None if there is None or schema.sparse else device_matrix(chunk, schema.dtype)
+    X = matrix(chunk, schema.dtype, schema.sparse) if on_device is None else on_device
     if X.shape[1] != schema.n_features:
         raise ValueError(
             f"X has {X.shape[1]} columns in block {block_id[0]}, but {schema.n_features} in its first; "
             "every block must have the same columns"
         )
-    given: Any = X if scores is None else scores(X)
+    given: Any = X if scores is None else scores(X) if there is None or on_device is None else there(on_device)
     if scores is None or not all_finite(given):
+        X = X if on_device is None else matrix(chunk, schema.dtype)
         names = schema.feature_names if isinstance(X, np.ndarray) else None
         check_finite(X if isinstance(X, np.ndarray) else X.data, "X", place(block_id[0], n_blocks), names)
     result = np.asarray(function(given))

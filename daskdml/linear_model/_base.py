@@ -19,7 +19,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskdml.checkpoint import Cadence
-from daskdml.data import budget_bytes, columns_of, is_in_memory, map_rows, refuse_dataset
+from daskdml.data import budget_bytes, columns_of, is_in_memory, map_rows, on_host, refuse_dataset
 from daskdml.linear_model._device import DEVICES, batch_of, check_device
 from daskdml.linear_model._identity import identity_of
 from daskdml.linear_model._provenance import provenance_of
@@ -376,7 +376,7 @@ class BaseSGD(BaseEstimator):
         if sparse.issparse(coef):
             # Its product with a row skips columns, and so does not show all that is in them.
             return map_rows(X, _Then(_Scores(coef, intercept), function), dtype=dtype, columns=columns, name=name)
-        scores = _Scores(coef, intercept)
+        scores = _Scores(coef, intercept) if self.device == "cpu" else _ScoresAnywhere(coef, intercept)
         return map_rows(X, function, dtype=dtype, columns=columns, name=name, scores=scores)
 
     def _plain(self) -> tuple[np.ndarray, np.ndarray]:
@@ -451,6 +451,17 @@ class _Scores:
             product += self.intercept
         else:
             product = product + self.intercept
+        return product[:, 0] if product.shape[1] == 1 else product
+
+
+class _ScoresAnywhere(_Scores):
+    """Those of rows on a GPU are made there."""
+
+    def there(self, X: Any) -> np.ndarray:
+        """Scores on the host of rows on a device: a few numbers a row come over instead of all its features."""
+        xp = X.__array_namespace__()
+        product = xp.matmul(X, xp.asarray(np.ascontiguousarray(self.coef.T)))
+        product = np.asarray(on_host(product)) + self.intercept
         return product[:, 0] if product.shape[1] == 1 else product
 
 

@@ -49,6 +49,8 @@ class RoundEnd:
     ``recoveries`` times something that a worker had held was replaced.
 
     ``blocks_from_device`` lay on a GPU already, and ``gpu_replicas`` of the replicas trained on one.
+    With a parameter server ``largest_share`` is the part of the epoch's rows that one replica has at most: 1 over their
+    number, or more where its worker is faster than others.
     """
 
     epoch: int
@@ -75,6 +77,7 @@ class RoundEnd:
     recoveries: int = 0
     blocks_from_device: int = 0
     gpu_replicas: int = 0
+    largest_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,7 @@ class ReplicaRound:
     process and the server, ``shard_bytes[k]`` of them to and from shard k. Parameters were at most ``staleness`` clocks
     behind. ``reassigned`` parts were trained in the place of the replica's own runner. The worker's block cache then
     held ``cache_memory_bytes`` and ``cache_disk_bytes``. ``gpu`` is 1 where it trained on a GPU, else 0.
+    With a parameter server ``share`` is the part of the epoch's rows that is this replica's.
     """
 
     replica: int
@@ -122,6 +126,7 @@ class ReplicaRound:
     cache_disk_bytes: int = 0
     shard_bytes: tuple[int, ...] = ()
     gpu: int = 0
+    share: float = 0.0
 
 
 @dataclass(frozen=True)

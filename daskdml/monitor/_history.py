@@ -39,6 +39,7 @@ COLUMNS: dict[str, str] = {
     "recoveries": "int64",
     "blocks_from_device": "int64",
     "gpu_replicas": "int64",
+    "largest_share": "float64",
     "validation_score": "float64",
     "learning_rate": "float64",
 }

@@ -16,19 +16,19 @@ _WHOLE = (
     "replica round epoch rows bytes sent_bytes received_bytes staleness reassigned cache_memory_bytes cache_disk_bytes "
     "gpu"
 ).split()
-_SECONDS = "begin seconds compute_seconds load_seconds wait_seconds gate_seconds communicate_seconds".split()
-_DTYPE = np.dtype([*((n, "i8") for n in _WHOLE), *((n, "f8") for n in _SECONDS), ("worker", "i8")])
-_values = operator.attrgetter(*_WHOLE, *_SECONDS)
+_REAL = "begin seconds compute_seconds load_seconds wait_seconds gate_seconds communicate_seconds share".split()
+_DTYPE = np.dtype([*((n, "i8") for n in _WHOLE), *((n, "f8") for n in _REAL), ("worker", "i8")])
+_values = operator.attrgetter(*_WHOLE, *_REAL)
 _COLUMNS = [
     *("replica", "round", "epoch", "worker"),
-    *_SECONDS,
+    *_REAL,
     *(name for name in _WHOLE if name not in ("replica", "round", "epoch")),
 ]
 _FIRST = 256
 
 
 class ReplicaTable:
-    """The last ``kept`` events of replicas, as numbers in one array: 160 bytes each.
+    """The last ``kept`` events of replicas, as numbers in one array: 170 bytes each.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -50,9 +51,18 @@ class DeviceBlock:
         return sum(int(array.nbytes) for array in (*self.rows, self.y, self.sample_weight))
 
 
-@cache
+# A cache alone would let two threads that ask at once have a card each, whose kernels do not wait for one another.
+_finding = threading.Lock()
+
+
 def _found() -> tuple[Any, str]:
     """The card of this process and "", or None and the reason."""
+    with _finding:
+        return _looked_for()
+
+
+@cache
+def _looked_for() -> tuple[Any, str]:
     # numba's own part for CUDA is enough for its simulator, which the tests of this package run kernels in.
     try:
         from numba import cuda

@@ -36,6 +36,7 @@ from daskdml.strategies._clocks import FEWEST_CLOCKS, MOST_CLOCKS, Clock, Pace, 
 from daskdml.strategies._limits import budget, device_budget
 from daskdml.strategies._replica import EpochPlan, PartReport, ReplicaJob
 from daskdml.strategies._runners import Runners
+from daskdml.strategies._speeds import Speeds, new_weights
 from daskdml.strategies._ssp import Asynchronous
 from daskdml.strategies._strategy import Agreed
 from daskdml.strategies._teller import Teller
@@ -115,6 +116,7 @@ class AsynchronousFit:
         self._emitted = 0
         self._validation: np.ndarray | None = None
         self._pace = Pace()
+        self._speeds = Speeds()
         self._reason: str | None = None
         self._minimum = self._unheard = 0
         self._expected: int | None = None
@@ -287,7 +289,7 @@ class AsynchronousFit:
         self.teller.restore(saved["teller"])
         self._expected = self.teller.epoch_rows
         self.schedule.rule.restore(saved["rule"])
-        self._plans = [EpochPlan(*plan) for plan in saved["plans"]]
+        self._plans = [EpochPlan.of(plan) for plan in saved["plans"]]
         self._clocks = {number: Clock.of(clock) for number, clock in saved["clocks"]}
         self._validation = saved["validation"]
         self._emitted = saved["emitted"]
@@ -324,7 +326,18 @@ class AsynchronousFit:
 
     def _plan_of(self, epoch: int, first: int) -> EpochPlan:
         mixing = self.schedule.mixing(self.teller.first_bytes) if epoch > 1 else 0
-        return EpochPlan(epoch, first, self._clocks_of_epoch(), mixing)
+        return EpochPlan(epoch, first, self._clocks_of_epoch(), mixing, self._weights())
+
+    def _weights(self) -> tuple[int, ...]:
+        """How large the replicas' shares are from the next epoch on, by how fast their workers were in the last two."""
+        weights = self._plans[-1].weights if self._plans else ()
+        strategy, epochs, lanes = self.strategy, self.teller.epochs, self.schedule.n_replicas
+        # With staleness 0 the result must not depend on what was measured. An optimizer on the server takes the mean
+        # gradient of each replica's rows: those of a large share would count for less.
+        if strategy.staleness == 0 or strategy.sends_gradients or not strategy.reassign:
+            return weights
+        self._speeds.forget_before(epochs - 1)
+        return new_weights(weights, self._speeds.of(epochs - 1, lanes), self._speeds.of(epochs, lanes))
 
     def _clocks_of_epoch(self) -> int:
         """Into how many clocks a replica's part of an epoch is cut."""
@@ -369,7 +382,7 @@ class AsynchronousFit:
         """Tell the runners how the epochs are cut and which problems are still trained."""
         assert self._group is not None
         reached = min(self._minimum, self._emitted)
-        plans = {p.epoch: (p.first, p.clocks, p.mixing) for p in self._plans if p.first + p.clocks > reached}
+        plans = [plan.to_payload() for plan in self._plans if plan.first + plan.clocks > reached]
         self._group.ledger("advise", {"plans": plans, "active": ~self.schedule.rule.stopped})
 
     # -- following --------------------------------------------------------------------------------------
@@ -417,6 +430,7 @@ class AsynchronousFit:
             clock.parts[ticket.id] = part
             self._tell_replica(clock, ticket.clock, ticket.lane)
             self._pace.note(ticket.epoch, ticket.lane, part.report)
+            self._speeds.note(ticket.epoch, ticket.lane, part.report)
 
     def _tell_replica(self, clock: Clock, number: int, lane: int, whole: bool = True) -> None:
         """A replica's clock is over: tell, once, without waiting for the others."""
@@ -558,7 +572,7 @@ class AsynchronousFit:
         self._snapshots = self._snapshot()
         return {
             "shards": self._snapshots,
-            "plans": [[p.epoch, p.first, p.clocks, p.mixing] for p in self._plans if p.epoch >= self.teller.epochs],
+            "plans": [plan.to_payload() for plan in self._plans if plan.epoch >= self.teller.epochs],
             "clocks": [[number, clock.to_payload()] for number, clock in self._clocks.items()],
             "validation": self._validation,
             "begins": [[generation, list(begin.items())] for generation, begin in self._begins.items()],

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,6 +35,7 @@ from daskdml.server import (
 )
 from daskdml.strategies._blocks import BlockReader
 from daskdml.strategies._plan import Holdout, Piece, Work, cut, mixed_shares, plan_replica, shares
+from daskdml.strategies._speeds import weighted
 from daskdml.strategies._ssp import Asynchronous
 from daskdml.strategies._work import Blocks, Report, cached_bytes, worker_address
 
@@ -51,12 +52,28 @@ class EpochPlan:
     """How an epoch is cut: ``clocks`` of them from ``first`` on.
 
     ``mixing``: into how many pieces each block is cut, of which all replicas get some; 0 where each has its own blocks.
+    ``weights``: how large the replicas' shares are, relative to each other; none where they are equal.
     """
 
     epoch: int
     first: int
     clocks: int
     mixing: int
+    weights: tuple[int, ...] = ()
+
+    def to_payload(self) -> list[Any]:
+        """For messages and checkpoints."""
+        return [self.epoch, self.first, self.clocks, self.mixing, list(self.weights)]
+
+    @classmethod
+    def of(cls, payload: Sequence[Any]) -> EpochPlan:
+        """What `to_payload` gave; of an earlier version, which had equal shares only."""
+        epoch, first, clocks, mixing, *weights = payload
+        return cls(epoch, first, clocks, mixing, tuple(weights[0]) if weights else ())
+
+    def share(self, lane: int, n_replicas: int) -> float:
+        """What part of the epoch's rows a replica has."""
+        return self.weights[lane] / sum(self.weights) if self.weights else 1 / n_replicas
 
 
 class ReplicaJob:
@@ -176,7 +193,7 @@ class _Plans:
 
     def __init__(self, job: ReplicaJob):
         self._job = job
-        self._dealt: dict[int, list[list[Piece]]] = {}
+        self._dealt: dict[tuple[int, tuple[int, ...]], list[list[Piece]]] = {}
         self._lanes: dict[tuple[int, int], list[Work]] = {}
 
     def work(self, ticket: Ticket, plan: EpochPlan) -> Work:
@@ -185,7 +202,7 @@ class _Plans:
         if key not in self._lanes:
             for old in [k for k in self._lanes if k[0] < ticket.epoch - 1]:
                 del self._lanes[old]
-            pieces = self._shares(plan.mixing)[ticket.lane]
+            pieces = self._shares(plan.mixing, plan.weights)[ticket.lane]
             self._lanes[key] = plan_replica(
                 pieces, ticket.lane, plan.clocks, ticket.epoch, job.seed, job.shuffle, job.holdout
             )
@@ -194,16 +211,24 @@ class _Plans:
             return work if ticket.part == 0 else replace(work, pieces=())
         return replace(work, pieces=tuple(cut(list(work.pieces), job.strategy.splits)[ticket.part]))
 
-    def _shares(self, mixing: int) -> list[list[Piece]]:
+    def _shares(self, mixing: int, weights: tuple[int, ...]) -> list[list[Piece]]:
         job = self._job
-        if mixing not in self._dealt:
+        if (mixing, weights) not in self._dealt:
             n_blocks = len(job.blocks.recipes)
-            self._dealt[mixing] = (
-                mixed_shares(n_blocks, job.n_replicas, mixing)
-                if mixing
-                else shares(n_blocks, job.n_replicas, job.seed, job.shuffle)
-            )
-        return self._dealt[mixing]
+            if weights:
+                dealt = [self._first_read(pieces, lane) for lane, pieces in enumerate(self._shares(mixing, ()))]
+                self._dealt[mixing, weights] = weighted(dealt, weights)
+            elif mixing:
+                self._dealt[mixing, weights] = mixed_shares(n_blocks, job.n_replicas, mixing)
+            else:
+                self._dealt[mixing, weights] = shares(n_blocks, job.n_replicas, job.seed, job.shuffle)
+        return self._dealt[mixing, weights]
+
+    def _first_read(self, pieces: list[Piece], lane: int) -> list[Piece]:
+        """A replica's pieces in the order of the first epoch: what was read first is what its cache keeps."""
+        job = self._job
+        (work,) = plan_replica(pieces, lane, 1, 1, job.seed, job.shuffle)
+        return list(work.pieces)
 
 
 @dataclass
@@ -280,11 +305,12 @@ class _Runner:
         if isinstance(answer.ticket, Ticket):
             with self._holding_lock:
                 self._holding.append(answer.ticket)
-        plans = {epoch: EpochPlan(epoch, *rest) for epoch, rest in answer.advice.get("plans", {}).items()}
+        plans = {plan.epoch: plan for plan in map(EpochPlan.of, answer.advice.get("plans", ()))}
         return answer.ticket, _Advice(plans, answer.advice.get("active"))
 
     def _train(self, ticket: Ticket, advice: _Advice, gate_seconds: float, begin: float) -> None:
-        work = self.plans.work(ticket, advice.plans[ticket.epoch])
+        plan = advice.plans[ticket.epoch]
+        work = self.plans.work(ticket, plan)
         if work.pieces:
             self.reader.ahead(work.pieces[0].block)
         started = time.perf_counter()
@@ -316,6 +342,8 @@ class _Runner:
             staleness=(max(ticket.clock - reading.minimum, 0),),
         )
         report = self._told_apart(ticket, report, begin, gate_seconds + trained - started, synced - started, traffic)
+        share = plan.share(ticket.lane, self.job.n_replicas)
+        report = replace(report, parts=tuple(replace(part, share=share) for part in report.parts))
         read = self._read_of(ticket, reading) if self.job.strategy.trace else None
         part = PartReport(report, statistics, read)
         self._put(_Push(sent, whole, updates, ticket, part))

@@ -149,7 +149,8 @@ class SSP(Asynchronous):
     compression : {None, "float16", "topk"} or object, default None
         How updates are made smaller; what is left out is added to the next update.
     reassign : bool, default True
-        Let a worker with nothing to do take parts of the clocks of slow ones ([2]_).
+        Let a worker with nothing to do take parts of the clocks of slow ones ([2]_), and a replica whose worker is
+        lastingly faster than others have more rows (not with staleness 0 or an optimizer).
     speculate : float or None, default 3.0
         Train a part a second time, elsewhere, when it has taken this many times the usual; the first to arrive counts.
     trace : bool, default False

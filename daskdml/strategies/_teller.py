@@ -139,6 +139,7 @@ class Teller:
             recoveries=report.recoveries,
             blocks_from_device=report.device,
             gpu_replicas=len({part.replica for part in report.parts if part.gpu}),
+            largest_share=max((part.share for part in report.parts), default=0.0),
         )
         self.since = now
         self.listeners.on_round_end(event)

@@ -7,7 +7,7 @@ from tests.monitor.events import epoch_end, info, play, round_end
 COLUMNS = (
     "round epoch loss objective rows seconds compute_seconds load_seconds wait_seconds bytes "
     "blocks_from_recipe blocks_from_memory blocks_from_disk gate_seconds sent_bytes received_bytes staleness_mean "
-    "staleness_max staleness_histogram retries reassigned recoveries blocks_from_device gpu_replicas "
+    "staleness_max staleness_histogram retries reassigned recoveries blocks_from_device gpu_replicas largest_share "
     "validation_score learning_rate"
 ).split()
 WHOLE = (

@@ -131,7 +131,7 @@ def test_what_is_imported_is_declared():
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
     extras = ("torch", "gpu", "plot", "notebook", "metrics")
     named = project["dependencies"] + [line for extra in extras for line in project["optional-dependencies"][extra]]
-    declared = {Requirement(line).name.lower() for line in named} | {"distributed", "cupy", "sparse", "ipython"}
+    declared = {Requirement(line).name.lower() for line in named} | {"distributed", "cupy", "rmm", "sparse", "ipython"}
     distributions = importlib.metadata.packages_distributions()
     # What comes with a declared dependency, as a part of it that it documents.
     declared |= {"toolz", "tornado", "packaging", "llvmlite", "joblib"}

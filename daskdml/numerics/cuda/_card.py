@@ -139,7 +139,11 @@ class Card:
         """Free and all bytes of the card, in the simulator those of a small one."""
         if _SIMULATED:
             return 2**28, 2**28
-        free, total = cuda.current_context().get_memory_info()
+        try:
+            free, total = cuda.current_context().get_memory_info()
+        except NotImplementedError:
+            # numba takes its memory from RMM, which does not say what a pool has left.
+            return _pool_memory()
         return int(free), int(total)
 
     @property
@@ -281,6 +285,18 @@ class _CudaBus:
         event = cuda.event(timing=False) if not _SIMULATED else cuda.event()
         event.record(self._stream)
         return _Sent(event)
+
+
+def _pool_memory() -> tuple[int, int]:
+    """Free and all bytes of a card whose memory RMM gives out.
+
+    What lies in the pool already is not known; a fit leaves a tenth unused, and ``device_memory`` can say less.
+    """
+    import rmm.mr
+
+    free, total = rmm.mr.available_device_memory()
+    pool = getattr(rmm.mr.get_current_device_resource(), "pool_size", lambda: 0)()
+    return int(free) + int(pool), int(total)
 
 
 class _Sent:
