@@ -22,6 +22,7 @@ from daskdml.numerics._rows import (
     PLAIN,
     SIMD,
     is_dense,
+    norms,
     row_dot,
     row_entry,
     row_length,
@@ -41,22 +42,11 @@ def coordinate_rate(eta, squares):
 
 
 @part
-def shrink(w, step, ridge, lasso):
-    """The proximal operator of ``step (ridge/2 w^2 + lasso |w|)``."""
-    size = abs(w) - step * lasso
-    if size <= 0.0:
-        return 0.0
-    return (size if w > 0.0 else -size) / (1.0 + step * ridge)
-
-
-@part
 def _penalty(coef, k, settings):
     """``alpha`` times the penalty of problem ``k``."""
-    ridge, lasso = 0.0, 0.0
-    if settings.penalty != NO_PENALTY:
-        for j in range(coef.shape[1]):
-            ridge += coef[k, j] * coef[k, j]
-            lasso += abs(coef[k, j])
+    if settings.penalty == NO_PENALTY:
+        return 0.0
+    ridge, lasso = norms(coef, k)
     return settings.alpha * ((1.0 - settings.l1_ratio) * 0.5 * ridge + settings.l1_ratio * lasso)
 
 
@@ -182,12 +172,14 @@ def _dense_step(rows, i, coef, squares, inverse, k, gradient, eta, ridge, lasso)
         g = slope * rows.X[i, j]
         total = squares[k, j] + g * g
         squares[k, j] = total
-        # The step and :func:`shrink` at once, times the root: a single division, which takes longest.
+        # The step and the penalty's proximal operator, sign(w) max(|w| - r lasso, 0) / (1 + r ridge) at a rate r,
+        # both at once and times the root: a single division, which takes longest. A NaN stays one.
         root, eta_j = np.sqrt(total), first * inverse[j]
         w = coef[k, j]
         moved = w * root - eta_j * g
-        size = max(abs(moved) - eta_j * l1, zero) / (root + eta_j * l2)
-        coef[k, j] = (size if moved > zero else -size) if total > zero else w
+        size = abs(moved) - eta_j * l1
+        size = (zero if size < zero else size) / (root + eta_j * l2)
+        coef[k, j] = w if total == zero else size if moved > zero else -size
 
 
 # Not reassociated for sparse rows, so that scales of 1 and no scales give the same bits.
@@ -217,13 +209,24 @@ def _settle_missed_impl(rows, coef, squares, inverse, last, n_rows, eta, ridge, 
 
     def csr(rows, coef, squares, inverse, last, n_rows, eta, ridge, lasso, active):
         for k in range(coef.shape[0]):
-            for column in range(last.shape[0]):
-                missed = n_rows - last[column]
-                if missed > 0 and active[k]:
-                    rate = coordinate_rate(eta * inverse[column], squares[k, column])
-                    coef[k, column] = shrink(coef[k, column], missed * rate, ridge, lasso)
+            if active[k]:
+                _settle(coef, squares, inverse, last, k, n_rows, eta, ridge, lasso)
 
     return csr
+
+
+@njit(nogil=True, no_cpython_wrapper=True, **SIMD)
+def _settle(coef, squares, inverse, last, k, n_rows, eta, ridge, lasso):
+    # As in _dense_step: in the dtype of the weights, without a branch, and with one division.
+    kind = coef.dtype.type
+    first, l2, l1, zero = kind(eta), kind(ridge), kind(lasso), kind(0)
+    for j in range(last.shape[0]):
+        missed = kind(n_rows - last[j])
+        root, eta_j, w = np.sqrt(squares[k, j]), first * inverse[j] * missed, coef[k, j]
+        moved = w * root
+        size = abs(moved) - eta_j * l1
+        size = (zero if size < zero else size) / (root + eta_j * l2)
+        coef[k, j] = w if missed == zero or root == zero else size if moved > zero else -size
 
 
 @kernel

@@ -13,7 +13,7 @@ import numpy as np
 
 from daskdml.numerics._compiled import kernel, part
 from daskdml.numerics._losses import LOG_LOSS, shared_log_loss, value_and_slope
-from daskdml.numerics._rows import foreseen, row_add, row_dot, row_prefetch, weights_prefetch
+from daskdml.numerics._rows import foreseen, norms, row_add, row_dot, row_prefetch, weights_prefetch
 from daskdml.numerics._settings import BINARY, L2
 from daskdml.numerics._sgd import AHEAD, MANY_WEIGHTS, WEIGHTS_AHEAD, learning_rate
 from daskdml.numerics._targets import MAX_GRADIENT
@@ -40,9 +40,8 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
     binary, logistic = settings.mode == BINARY, settings.loss == LOG_LOSS
     miss = 0.0 if logistic else -1.0
     weighted = sample_weight.shape[0] > 0
-    factor, squares, losses, product, penalties = 1.0, 0.0, 0.0, 1.0, 0.0
-    for j in range(coef.shape[1]):
-        squares += coef[0, j] * coef[0, j]
+    factor, losses, product, penalties = 1.0, 0.0, 1.0, 0.0
+    squares, _ = norms(coef, 0)
 
     n_rows, scattered = order.shape[0], coef.shape[1] >= MANY_WEIGHTS
     for n in range(n_rows):

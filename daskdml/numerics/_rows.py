@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
@@ -68,6 +68,20 @@ def _prefetch(typingctx, array, row, offset):
         return context.get_dummy_value()
 
     return types.void(array, row, offset), codegen
+
+
+@njit(nogil=True, no_cpython_wrapper=True, **SIMD)
+def norms(w, k):
+    """The sums of squares and of absolute values of ``w[k]``, in float64.
+
+    In vectors: one number after another, those of 2^20 weights take as long as a thousand rows, for each block.
+    """
+    squares, absolutes = 0.0, 0.0
+    for j in range(w.shape[1]):
+        value = np.float64(w[k, j])
+        squares += value * value
+        absolutes += abs(value)
+    return squares, absolutes
 
 
 def row_dot(rows, i, w, k):

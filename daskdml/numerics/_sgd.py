@@ -15,7 +15,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from daskdml.numerics._compiled import kernel, part
-from daskdml.numerics._rows import PLAIN, SIMD, is_dense, row_add, row_dot, row_prefetch, row_square
+from daskdml.numerics._rows import PLAIN, SIMD, is_dense, norms, row_add, row_dot, row_prefetch, row_square
 from daskdml.numerics._settings import (
     INVSCALING,
     L2,
@@ -147,10 +147,8 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
     scores, gradients, nothing = intercept.copy(), intercept.copy(), intercept.copy()
     mean_scale = state.average_scale
     for k in range(n_problems):
-        factor[k], squares[k], absolutes[k], nothing[k] = 1.0, 0.0, 0.0, 0.0
-        for j in range(coef.shape[1]):
-            squares[k] += coef[k, j] * coef[k, j]
-            absolutes[k] += abs(coef[k, j])
+        factor[k], nothing[k] = 1.0, 0.0
+        squares[k], absolutes[k] = norms(coef, k)
 
     lag = state.average_lag if averaging else nothing
 

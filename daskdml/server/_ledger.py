@@ -183,6 +183,9 @@ class Ledger:
     def enter(self, runner: int, lane: int, holding: Iterable[Ticket] = ()) -> None:
         """A runner begins to work for a lane, or says again what it works on.
 
+        One that has left does not come back: what it asks for late, from a worker that is about to end, would be
+        held by nobody for ever.
+
         Parameters
         ----------
         runner, lane : int
@@ -192,6 +195,8 @@ class Ledger:
         """
         if not 0 <= lane < self.lanes:
             raise ValueError(f"runner {runner} enters lane {lane}, but the lanes are 0 to {self.lanes - 1}")
+        if runner in self._left:
+            return
         known = self._runners.get(runner)
         named = {ticket.id: ticket for ticket in holding}
         for id_ in [] if known is None else list(known.held):
@@ -199,7 +204,6 @@ class Ledger:
         if known is not None:
             self._of_lane[known.lane].discard(runner)
         self._runners[runner] = _Runner(lane, dismissed=known is not None and known.dismissed)
-        self._left.discard(runner)
         self._of_lane[lane].add(runner)
         self._abandoned.discard(lane)
         for id_, ticket in named.items():

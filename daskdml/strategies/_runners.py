@@ -80,6 +80,9 @@ class Runners:
         self._token = token
         self._remedy = remedy
         self._running: dict[int, _Running] = {}
+        # Runners that are gone, and the ledger that has been told of them.
+        self._gone: list[int] = []
+        self._told: Any = None
 
     def begin(self, group: Group, job: ReplicaJob, lanes: int) -> None:
         """Begin a runner for every lane."""
@@ -127,8 +130,16 @@ class Runners:
             why = f"its worker {running.address} is lost" if lost else _ENDED.get(str(status), str(status))
             self.news.append(f"replica {running.lane} begins again: {why}")
             self._replace(number)
+        self._tell_gone()
         if changes.joined:
             self._balance()
+
+    def _tell_gone(self) -> None:
+        """Tell a ledger that has taken another's place who is gone: it may have been asked for work in their name."""
+        if self._told != (serving := self._group.directory.ledger):
+            for number in self._gone:
+                self._group.ledger("leave", number)
+            self._told = serving
 
     def _judge(self, error: BaseException) -> None:
         """Raise what another runner would meet as well."""
@@ -211,6 +222,7 @@ class Runners:
             raise RuntimeError(
                 f"{self.replaced} replicas ended one after another without finishing a clock: see the workers' logs"
             ) from error
+        self._gone.append(number)
         self._group.ledger("leave", number)
         self._spawn(running.lane)
 

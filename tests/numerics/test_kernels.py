@@ -242,3 +242,18 @@ def test_a_kernel_made_for_its_settings_gives_the_bits_of_the_one_for_all(mode, 
     for name in few._fields:
         np.testing.assert_array_equal(getattr(few, name), getattr(all_, name), err_msg=name)
     np.testing.assert_array_equal(few_totals.objective, all_totals.objective)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("penalty", ["l2", "l1", "elasticnet"])
+@pytest.mark.parametrize("schedule", RATES)
+def test_a_weight_that_is_no_number_stays_none(schedule, penalty, sparse):
+    """No penalty pulls it to 0: a fit that diverged must be seen to have."""
+    rows = problem(BINARY)
+    rows.X = sp.csr_array(rows.X) if sparse else rows.X
+    m = model(BINARY, schedule=schedule, penalty=penalty)
+    state = m.init()
+    m.train(state, rows, np.arange(30, dtype=np.int32), np.ones(1, dtype=bool))
+    state.coef[0, 1] = np.nan
+    m.train(state, rows, np.arange(30, dtype=np.int32), np.ones(1, dtype=bool))
+    assert np.isnan(state.coef[0, 1])

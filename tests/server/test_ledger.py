@@ -116,6 +116,22 @@ def test_what_a_lost_runner_held_comes_first():
     assert made.claim(7, 0.0) == lost
 
 
+def test_a_runner_that_has_left_does_not_come_back():
+    """Its question may come late, to a ledger that has heard before that its worker is gone."""
+    made = ledger(lanes=2)
+    made.leave(9)
+    made.enter(9, 0)
+    assert made.claim(9, 0.0) == Stop("left") and not made.held.get(9)
+    held = made.claim(1, 0.0)
+    made.leave(1)
+    made.enter(1, 1, [held])
+    assert made.claim(1, 0.0) == Stop("left")
+    assert 1 not in made.held
+    restored = Ledger.restore(made.snapshot())
+    restored.enter(1, 1, [held])
+    assert restored.claim(1, 0.0) == Stop("left")
+
+
 def test_speculation_gives_one_duplicate_of_a_late_ticket():
     made = ledger(lanes=3, clocks=3, staleness=1, reassign=False, speculate=3.0)
     late = made.claim(2, 0.0)

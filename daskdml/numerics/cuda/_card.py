@@ -141,8 +141,8 @@ class Card:
             return 2**28, 2**28
         try:
             free, total = cuda.current_context().get_memory_info()
-        except NotImplementedError:
-            # numba takes its memory from RMM, which does not say what a pool has left.
+        except RuntimeError:
+            # That a manager of memory does not say it, as RMM's does not, is a RuntimeError.
             return _pool_memory()
         return int(free), int(total)
 
