@@ -245,8 +245,8 @@ def test_a_kernel_made_for_its_settings_gives_the_bits_of_the_one_for_all(mode, 
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-@pytest.mark.parametrize("penalty", ["l2", "l1", "elasticnet"])
-@pytest.mark.parametrize("schedule", RATES)
+@pytest.mark.parametrize("penalty", ["elasticnet"])
+@pytest.mark.parametrize("schedule", ["constant", "adagrad"])
 def test_a_weight_that_is_no_number_stays_none(schedule, penalty, sparse):
     """No penalty pulls it to 0: a fit that diverged must be seen to have."""
     rows = problem(BINARY)

@@ -47,9 +47,7 @@ def products(rows, i, w, k, c):
     return dot, square, row_add(rows, i, w, k, c, squares), total
 
 
-@pytest.mark.parametrize("index", ["i4", "i8"])
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
-@pytest.mark.parametrize("kind", ["f4", "f8"])
+@pytest.mark.parametrize("dtype, kind, index", [("f4", "f4", "i4"), ("f8", "f8", "i4"), ("f8", "f4", "i8")])
 def test_a_row_of_any_length_is_multiplied_and_added(dtype, kind, index):
     given = rows(dtype, index)
     X, close = dense(given), {"rtol": 2e-5, "atol": 2e-5} if "f4" in (dtype, kind) else {"rtol": 1e-12}
