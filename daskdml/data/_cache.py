@@ -23,6 +23,7 @@ from daskdml.data import _files
 from daskdml.data._block import Block
 from daskdml.data._decode import on_host
 from daskdml.data._device import process_tier
+from daskdml.data._leases import Ended
 
 Source = Literal["recipe", "memory", "disk", "device"]
 
@@ -41,6 +42,9 @@ class CacheSpec:
         Budget for files of this data set; None for no limit, 0 for no files.
     directory : str, optional
         Where to put files; the default is the Dask worker's local directory, or a temporary one.
+    lease : str, optional
+        Names the fit for which blocks are kept: once :func:`release_cache` was called with it, a task of that fit
+        that is late makes its blocks and leaves none behind.
 
     Examples
     --------
@@ -52,6 +56,7 @@ class CacheSpec:
     memory_bytes: int
     disk_bytes: int | None = None
     directory: str | None = None
+    lease: str = ""
 
 
 @dataclass
@@ -82,6 +87,7 @@ class BlockCache:
         self._lock = threading.Lock()
         self._sets: dict[str, _Kept] = {}
         self._pinned = 0
+        self._ended = Ended()
 
     def get(
         self,
@@ -97,7 +103,8 @@ class BlockCache:
         ``elsewhere`` says of a block that was made whether it is kept on a GPU: then it is not here.
         """
         with self._lock:
-            kept = self._sets.setdefault(spec.token, _Kept())
+            over = spec.lease in self._ended
+            kept = _Kept() if over else self._sets.setdefault(spec.token, _Kept())
             if block := kept.memory.get(index):
                 return block, "memory"
             stored = kept.files.get(index)
@@ -130,6 +137,7 @@ class BlockCache:
             raise
         try:
             if elsewhere is None or not elsewhere(block):
+                # Where the set was released meanwhile, or the lease was over before, nothing is kept.
                 block = self._keep(spec, kept, _on_host(block), directory)
         finally:
             with self._lock:
@@ -139,6 +147,8 @@ class BlockCache:
 
     def _keep(self, spec: CacheSpec, kept: _Kept, block: Block, directory: str | None) -> Block:
         with self._lock:
+            if self._sets.get(spec.token) is not kept:
+                return block
             pin = self._pinned + block.nbytes <= spec.memory_bytes
             if pin:
                 self._pinned += block.nbytes
@@ -173,6 +183,7 @@ class BlockCache:
                 return
         with contextlib.suppress(OSError):
             os.unlink(stored.path)
+            os.rmdir(place)
 
     def _read(self, kept: _Kept, index: int, stored: _files.Stored, buffers: _files.Buffers) -> Block | None:
         try:
@@ -198,8 +209,9 @@ class BlockCache:
                 stacklevel=2,
             )
 
-    def release(self, token: str) -> None:
+    def release(self, token: str, lease: str = "") -> None:
         with self._lock:
+            self._ended.add(lease)
             kept = self._sets.pop(token, None)
             if kept is None:
                 return
@@ -282,16 +294,18 @@ def _cleanup() -> None:
         shutil.rmtree(_temporary_directory, ignore_errors=True)
 
 
-def release_cache(token: str) -> None:
+def release_cache(token: str, lease: str = "") -> None:
     """Forget a data set's blocks in this process: on a GPU, in memory and on disk.
 
     Parameters
     ----------
     token : str
         ``Dataset.token``. On a cluster: ``client.run(release_cache, data.token)``.
+    lease : str, optional
+        Of the fit that is over: see :class:`CacheSpec`.
     """
-    _cache.release(token)
-    process_tier().release(token)
+    _cache.release(token, lease)
+    process_tier().release(token, lease)
 
 
 def cache_usage(token: str) -> dict[str, int]:

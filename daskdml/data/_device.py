@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from dask.utils import format_bytes
 
 from daskdml.data._block import Block, Schema
+from daskdml.data._leases import Ended
 from daskdml.data._memory import budget_bytes, row_bytes
 from daskdml.numerics import DeviceBlock, card, why_no_card
 
@@ -48,6 +49,8 @@ class DeviceSpec:
         Budget of the process, shared by all data sets and replicas in it.
     max_block_bytes : int
         The largest block for which there is room beside those that are kept.
+    lease : str, optional
+        Names the fit for which blocks are kept, as that of ``CacheSpec``.
 
     Examples
     --------
@@ -58,6 +61,7 @@ class DeviceSpec:
     token: str
     cache_bytes: int
     max_block_bytes: int
+    lease: str = ""
 
     def check(self, block: Block) -> None:
         """Raise ValueError where a block, now that its size is known, has no room on the card."""
@@ -111,6 +115,7 @@ def plan_device(
     *,
     threads: int = 1,
     budget: int | str | None = None,
+    lease: str = "",
 ) -> DeviceSpec | None:
     """Divide the cards' memory between blocks on their way, working memory, and the blocks that stay.
 
@@ -130,6 +135,8 @@ def plan_device(
         Replicas that run in a process at once.
     budget : int or str, optional
         ``device_memory``: bytes of the blocks that stay, in each process; by default what is left.
+    lease : str, optional
+        Of the fit.
 
     Returns
     -------
@@ -167,7 +174,7 @@ def plan_device(
             f"{format_bytes(max(0, free - inflight))} are left beside the blocks on their way; give at most that"
         )
     kept = max(0, free - inflight) if asked is None else asked
-    return DeviceSpec(token, kept, max(0, free - kept) // (_BLOCKS * threads))
+    return DeviceSpec(token, kept, max(0, free - kept) // (_BLOCKS * threads), lease)
 
 
 @dataclass
@@ -191,6 +198,7 @@ class DeviceTier:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sets: dict[str, _Resident] = {}
+        self._ended = Ended()
 
     def get(self, token: str, index: int) -> DeviceBlock | None:
         """The block, if it is there."""
@@ -201,6 +209,8 @@ class DeviceTier:
     def reserve(self, spec: DeviceSpec, index: int, nbytes: int) -> bool:
         """Promise room to a block; False where there is none, or where another thread brings that block already."""
         with self._lock:
+            if spec.lease in self._ended:
+                return False
             taken = sum(sum(kept.promised.values()) for kept in self._sets.values())
             kept = self._sets.setdefault(spec.token, _Resident())
             if index in kept.promised or not nbytes or taken + nbytes > spec.cache_bytes:
@@ -221,9 +231,10 @@ class DeviceTier:
             if token in self._sets:
                 self._sets[token].promised.pop(index, None)
 
-    def release(self, token: str) -> None:
-        """Forget a data set's blocks."""
+    def release(self, token: str, lease: str = "") -> None:
+        """Forget a data set's blocks, and keep no more of what is brought for ``lease``."""
         with self._lock:
+            self._ended.add(lease)
             self._sets.pop(token, None)
 
     def usage(self, token: str) -> dict[str, int]:

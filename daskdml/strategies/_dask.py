@@ -93,11 +93,11 @@ class DaskRunner:
         self.client = client
         self.data = data
         self.strategy = strategy
-        self.plan, self.cache = budget(client, data, model, memory_budget)
-        self.device = device_budget(client, data, model, device_memory)
+        self._names = f"daskdml-{uuid.uuid4().hex[:12]}"
+        self.plan, self.cache = budget(client, data, model, memory_budget, self._names)
+        self.device = device_budget(client, data, model, device_memory, self._names)
         self._local_job = _tasks.Job(strategy, model)
         self.job = client.submit(_tasks.carry, self._local_job, pure=False)
-        self._names = f"daskdml-{uuid.uuid4().hex[:12]}"
         self._count = 0
         self._homes: dict[int, str] = {}
         self._latest: Any = None
@@ -170,12 +170,12 @@ class DaskRunner:
         if (self.cache is None and self.device is None) or self.client.status != "running":
             return
         if (begun := self._begun) is not None:
-            # It would bring blocks back to the caches that are freed.
+            # Its tasks would be in the way of the next fit's.
             self._begun = None
             with contextlib.suppress(Exception):
                 wait(begun.ends, timeout=_AHEAD_PATIENCE)
         try:
-            self.client.run(release_cache, self.data.token, on_error="ignore")
+            self.client.run(release_cache, self.data.token, self._names, on_error="ignore")
         except (OSError, TimeoutError, ValueError) as error:
             logger.warning("could not free the block caches: %r", error)
 

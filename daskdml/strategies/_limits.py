@@ -22,9 +22,9 @@ __all__ = ["budget", "device_budget", "explained"]
 
 
 def budget(
-    client: Client, data: Dataset, model: Model, memory_budget: int | str | None
+    client: Client, data: Dataset, model: Model, memory_budget: int | str | None, lease: str
 ) -> tuple[MemoryPlan, CacheSpec | None]:
-    """The memory plan of the fit, and the block cache it allows."""
+    """The memory plan of the fit, and the block cache it allows, kept until ``lease`` ends."""
     memory = worker_memory(client)
     state_bytes = sum(array.nbytes for array in model.init())
     plan = plan_memory(
@@ -38,11 +38,11 @@ def budget(
     )
     if not data.cacheable:
         return plan, None
-    return plan, CacheSpec(token=data.token, memory_bytes=plan.cache_bytes)
+    return plan, CacheSpec(token=data.token, memory_bytes=plan.cache_bytes, lease=lease)
 
 
 def device_budget(
-    client: Client, data: Dataset, model: Model, device_memory: int | str | None = None
+    client: Client, data: Dataset, model: Model, device_memory: int | str | None, lease: str
 ) -> DeviceSpec | None:
     """What blocks may take of the workers' GPUs; None where the model is trained on CPUs, or no worker has one."""
     if not model.on_device:
@@ -57,4 +57,5 @@ def device_budget(
         model.device_bytes(data.schema.sparse),
         threads=max((threads.get(a, 1) for a, info in found.items() if isinstance(info, CardInfo)), default=1),
         budget=device_memory,
+        lease=lease,
     )

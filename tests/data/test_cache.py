@@ -16,13 +16,6 @@ from tests.data.containers import P, X, Y, dense
 BLOCK = 6 * (P + 1) * 8
 
 
-@pytest.fixture(autouse=True)
-def empty():
-    """Budgets are the process's: what a late task of an earlier test's fit has put into the cache would count."""
-    for token in cache_module._cache.tokens():
-        release_cache(token)
-
-
 @pytest.fixture
 def data():
     made = as_dataset(X, Y, target=Target(), block_rows=6)
@@ -160,6 +153,38 @@ def test_files_that_went_with_their_worker_are_a_miss(data, tmp_path):
         warnings.simplefilter("error")
         assert sources(data, spec) == ["recipe"] * 4
     assert sources(data, spec) == ["disk"] * 4
+
+
+@pytest.mark.parametrize("memory", [10**6, 0], ids=["memory", "disk"])
+def test_a_late_task_of_a_fit_that_is_over_leaves_nothing(data, tmp_path, memory):
+    spec = CacheSpec(data.token, memory, directory=str(tmp_path), lease="fit-1")
+    with stream(data, cache=spec, prefetch=0) as blocks:
+        next(blocks)
+        release_cache(data.token, "fit-1")
+        assert sum(1 for _ in blocks) == 3
+    assert sources(data, spec) == ["recipe"] * 4
+    assert sources(data, spec) == ["recipe"] * 4
+    assert not any(cache_usage(data.token).values())
+    assert not os.listdir(tmp_path)
+    # Whoever fits the same data set next keeps it.
+    spec = CacheSpec(data.token, memory, directory=str(tmp_path), lease="fit-2")
+    assert sources(data, spec) == ["recipe"] * 4
+    assert "recipe" not in sources(data, spec)
+
+
+@pytest.mark.parametrize("memory", [10**6, 0], ids=["memory", "disk"])
+def test_a_block_that_is_made_while_the_fit_ends_is_not_kept(data, tmp_path, memory):
+    cache = cache_module.BlockCache()
+    spec = CacheSpec(data.token, memory, directory=str(tmp_path), lease="fit-1")
+
+    def make():
+        cache.release(data.token, "fit-1")
+        return data.recipes[0].resolve()
+
+    block, source = cache.get(spec, 0, make, _files.Buffers(), None)
+    assert (block.n_rows, source) == (6, "recipe")
+    assert not any(cache.usage(data.token).values()) and not cache.tokens()
+    assert not os.listdir(tmp_path)
 
 
 def test_two_threads_that_miss_the_same_block_make_it_once(data):

@@ -122,6 +122,14 @@ def test_a_block_that_comes_after_the_release_is_not_kept():
     assert tier.get("t", 0) is None
 
 
+def test_nothing_is_kept_for_a_fit_that_is_over():
+    tier, spec = DeviceTier(), DeviceSpec("t", 100, 100, lease="fit-1")
+    assert tier.reserve(spec, 0, 10)
+    tier.release("t", "fit-1")
+    assert not tier.reserve(spec, 1, 10)
+    assert tier.reserve(DeviceSpec("t", 100, 100, lease="fit-2"), 1, 10)
+
+
 class FakeCard:
     """Rows stay where they are; it is noted what came."""
 

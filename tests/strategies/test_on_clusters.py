@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from distributed import Event
 
-from daskdml import BSP, Averaging
+from daskdml import BSP, SSP, Averaging
+from daskdml.data._cache import _cache
 from daskdml.linear_model import SGDClassifier
 from daskdml.monitor import Callback, StopTraining
 
@@ -129,6 +130,22 @@ def test_an_error_in_a_block_is_the_users_own(client):
     with pytest.raises(ValueError, match="Input X contains NaN") as caught:
         fitted("averaging", X, y)
     assert "block 5" in str(caught.value)
+
+
+@pytest.mark.parametrize("strategy", [Averaging(2, rounds_per_epoch=2), SSP(2, n_replicas=2, clock_rows=1000)])
+def test_tasks_that_go_on_after_the_fit_leave_no_block(strategy, client, cluster):
+    X, y = lazy(delay=0.1)
+    # The workers are in this process.
+    before = set(_cache.tokens())
+
+    class Enough(Callback):
+        def on_round_end(self, event):
+            raise StopTraining
+
+    fitted(strategy, X, y, callbacks=[Enough()])
+    while any(worker.state.executing for worker in cluster.workers.values()):
+        time.sleep(0.05)
+    assert not set(_cache.tokens()) - before
 
 
 def test_a_callback_stops_the_fit_and_keeps_what_was_learnt(client):
