@@ -1,11 +1,12 @@
 """From a user's data to row blocks: adapters, recipes, the block cache, prefetch and the memory budget."""
 
 from daskdml.data._block import Block, Recipe, Schema, Target
-from daskdml.data._cache import CacheSpec, cache_usage, release_cache
+from daskdml.data._cache import CacheSpec, cache_usage, release_abandoned, release_cache
 from daskdml.data._dataset import Dataset, as_dataset
 from daskdml.data._decode import on_host
 from daskdml.data._device import CardInfo, DeviceSpec, card_info, device_usage, plan_device, require_cards
 from daskdml.data._labels import label_counts
+from daskdml.data._leases import new_lease
 from daskdml.data._map import columns_of, map_rows
 from daskdml.data._memory import MemoryPlan, WorkerMemory, budget_bytes, plan_memory, worker_memory
 from daskdml.data._sources import any_weight, is_in_memory, refuse_dataset
@@ -36,10 +37,12 @@ __all__ = [
     "is_in_memory",
     "label_counts",
     "map_rows",
+    "new_lease",
     "on_host",
     "plan_device",
     "plan_memory",
     "refuse_dataset",
+    "release_abandoned",
     "release_cache",
     "remedy",
     "require_cards",

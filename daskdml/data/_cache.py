@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,7 +23,7 @@ from daskdml.data import _files
 from daskdml.data._block import Block
 from daskdml.data._decode import on_host
 from daskdml.data._device import process_tier
-from daskdml.data._leases import Ended
+from daskdml.data._leases import Leases
 
 Source = Literal["recipe", "memory", "disk", "device"]
 
@@ -87,7 +87,7 @@ class BlockCache:
         self._lock = threading.Lock()
         self._sets: dict[str, _Kept] = {}
         self._pinned = 0
-        self._ended = Ended()
+        self._leases = Leases()
 
     def get(
         self,
@@ -103,8 +103,8 @@ class BlockCache:
         ``elsewhere`` says of a block that was made whether it is kept on a GPU: then it is not here.
         """
         with self._lock:
-            over = spec.lease in self._ended
-            kept = _Kept() if over else self._sets.setdefault(spec.token, _Kept())
+            mine_to_keep = self._leases.take(spec.token, spec.lease)
+            kept = self._sets.setdefault(spec.token, _Kept()) if mine_to_keep else _Kept()
             if block := kept.memory.get(index):
                 return block, "memory"
             stored = kept.files.get(index)
@@ -211,7 +211,7 @@ class BlockCache:
 
     def release(self, token: str, lease: str = "") -> None:
         with self._lock:
-            self._ended.add(lease)
+            self._leases.end(token, lease)
             kept = self._sets.pop(token, None)
             if kept is None:
                 return
@@ -222,6 +222,14 @@ class BlockCache:
             # Another data set's files keep it.
             with contextlib.suppress(OSError):
                 os.rmdir(_temporary_directory)
+
+    def release_abandoned(self, clients: Collection[str]) -> None:
+        with self._lock:
+            tokens = self._leases.abandoned(clients)
+            for token in tokens:
+                self._leases.end_all(token)
+        for token in tokens:
+            self.release(token)
 
     def usage(self, token: str) -> dict[str, int]:
         with self._lock:
@@ -306,6 +314,15 @@ def release_cache(token: str, lease: str = "") -> None:
     """
     _cache.release(token, lease)
     process_tier().release(token, lease)
+
+
+def release_abandoned(clients: Collection[str]) -> None:
+    """Forget the blocks that this process keeps for fits of clients other than these, by their ``Client.id``.
+
+    A client that was killed in the middle of a fit could not free them.
+    """
+    _cache.release_abandoned(clients)
+    process_tier().release_abandoned(clients)
 
 
 def cache_usage(token: str) -> dict[str, int]:

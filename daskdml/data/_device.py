@@ -10,13 +10,13 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dask.utils import format_bytes
 
 from daskdml.data._block import Block, Schema
-from daskdml.data._leases import Ended
+from daskdml.data._leases import Leases
 from daskdml.data._memory import budget_bytes, row_bytes
 from daskdml.numerics import DeviceBlock, card, why_no_card
 
@@ -198,7 +198,7 @@ class DeviceTier:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sets: dict[str, _Resident] = {}
-        self._ended = Ended()
+        self._leases = Leases()
 
     def get(self, token: str, index: int) -> DeviceBlock | None:
         """The block, if it is there."""
@@ -209,7 +209,7 @@ class DeviceTier:
     def reserve(self, spec: DeviceSpec, index: int, nbytes: int) -> bool:
         """Promise room to a block; False where there is none, or where another thread brings that block already."""
         with self._lock:
-            if spec.lease in self._ended:
+            if not self._leases.take(spec.token, spec.lease):
                 return False
             taken = sum(sum(kept.promised.values()) for kept in self._sets.values())
             kept = self._sets.setdefault(spec.token, _Resident())
@@ -234,8 +234,15 @@ class DeviceTier:
     def release(self, token: str, lease: str = "") -> None:
         """Forget a data set's blocks, and keep no more of what is brought for ``lease``."""
         with self._lock:
-            self._ended.add(lease)
+            self._leases.end(token, lease)
             self._sets.pop(token, None)
+
+    def release_abandoned(self, clients: Collection[str]) -> None:
+        """Forget the blocks that are kept for fits of other clients than these."""
+        with self._lock:
+            for token in self._leases.abandoned(clients):
+                self._leases.end_all(token)
+                self._sets.pop(token, None)
 
     def usage(self, token: str) -> dict[str, int]:
         """Bytes and number of a data set's blocks."""

@@ -1,34 +1,67 @@
-"""Which fits still keep blocks in a process."""
+"""For which fits a process keeps blocks, and what ends that."""
 
 from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from typing import Any
 
 # A task that is late by more fits than these in one process is not thinkable.
 _REMEMBERED = 4096
 
 
-class Ended:
-    """The leases that were ended, the last ones of them. No lock of its own.
+def new_lease(client: Any) -> str:
+    """A name for a fit of this client, unique."""
+    return f"{client.id}/{uuid.uuid4().hex[:12]}"
+
+
+class Leases:
+    """Leases by data set. No lock of its own.
 
     A task cannot be told that nobody wants it any more once it runs. One of a fit that is over, which goes on to its
-    end, would bring blocks back to a cache that was freed, and nobody would free it again.
+    end, would bring blocks back to a cache that was freed, and nobody would free it again: so the last leases that
+    ended are remembered. And a client that was killed frees nothing; its name is in its leases.
 
     Examples
     --------
-    >>> ended = Ended()
-    >>> ended.add("fit-1")
-    >>> "fit-1" in ended, "fit-2" in ended, "" in ended
-    (True, False, False)
+    >>> leases = Leases()
+    >>> leases.take("data", "Client-1/fit")
+    True
+    >>> leases.abandoned(["Client-1"]), leases.abandoned(["Client-2"])
+    ([], ['data'])
+    >>> leases.end("data", "Client-1/fit")
+    >>> leases.take("data", "Client-1/fit"), leases.take("data", "Client-2/fit")
+    (False, True)
     """
 
     def __init__(self) -> None:
-        self._leases: dict[str, None] = {}
+        self._ended: dict[str, None] = {}
+        self._of: dict[str, set[str]] = {}
 
-    def add(self, lease: str) -> None:
-        """End a lease; the empty one is that of whoever has none, and does not end."""
+    def take(self, token: str, lease: str) -> bool:
+        """Whether blocks of a data set may be kept; "" is the lease of whoever has none, and does not end."""
+        if lease in self._ended:
+            return False
+        self._of.setdefault(token, set()).add(lease)
+        return True
+
+    def end(self, token: str, lease: str = "") -> None:
+        """Nothing is kept of the data set any more, and nothing will be for ``lease``."""
+        self._of.pop(token, None)
         if lease:
-            self._leases[lease] = None
-            if len(self._leases) > _REMEMBERED:
-                del self._leases[next(iter(self._leases))]
+            self._ended[lease] = None
+            if len(self._ended) > _REMEMBERED:
+                del self._ended[next(iter(self._ended))]
 
-    def __contains__(self, lease: str) -> bool:
-        return lease in self._leases
+    def end_all(self, token: str) -> None:
+        """End every lease of a data set."""
+        for lease in self._of.get(token, set()).copy():
+            self.end(token, lease)
+
+    def abandoned(self, clients: Collection[str]) -> list[str]:
+        """Data sets of which blocks are kept for other clients than these only."""
+        return [
+            token
+            for token, leases in self._of.items()
+            if all(lease and lease.partition("/")[0] not in clients for lease in leases)
+        ]

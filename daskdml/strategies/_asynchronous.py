@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from daskdml.data import Dataset, release_cache
+from daskdml.data import Dataset, new_lease, release_cache
 from daskdml.models import Field, Layout, Model, Totals
 from daskdml.monitor import CallbackList, FitEnd, FitInfo, StopTraining
 from daskdml.server import (
@@ -85,8 +85,9 @@ class AsynchronousFit:
         self.layout = Layout(model)
         self.trace: Trace | None = None
         self._token = uuid.uuid4().hex[:12]
-        self._blocks_plan, self._cache = budget(client, data, model, memory_budget, self._token)
-        self._device = device_budget(client, data, model, device_memory, self._token)
+        self._lease = new_lease(client)
+        self._blocks_plan, self._cache = budget(client, data, model, memory_budget, self._lease)
+        self._device = device_budget(client, data, model, device_memory, self._lease)
         self._runners = Runners(client, data, self._token, self._advice_to_resume)
         self._group: Group | None = None
         self._generation = 0
@@ -191,7 +192,7 @@ class AsynchronousFit:
             self._group = None
         if (self._cache is not None or self._device is not None) and self.client.status == "running":
             try:
-                self.client.run(release_cache, self.data.token, self._token, on_error="ignore")
+                self.client.run(release_cache, self.data.token, self._lease, on_error="ignore")
             except (OSError, TimeoutError, ValueError) as error:
                 logger.warning("could not free the block caches: %r", error)
 

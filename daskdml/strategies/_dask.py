@@ -27,7 +27,7 @@ from dask._task_spec import TaskRef
 from distributed import Client, Future, wait
 
 from daskdml.cluster import LOST, connection_lost
-from daskdml.data import Dataset, release_cache, trouble, wait_for
+from daskdml.data import Dataset, new_lease, release_cache, trouble, wait_for
 from daskdml.models import Model
 from daskdml.monitor import StopTraining
 from daskdml.strategies import _tasks
@@ -94,8 +94,9 @@ class DaskRunner:
         self.data = data
         self.strategy = strategy
         self._names = f"daskdml-{uuid.uuid4().hex[:12]}"
-        self.plan, self.cache = budget(client, data, model, memory_budget, self._names)
-        self.device = device_budget(client, data, model, device_memory, self._names)
+        self._lease = new_lease(client)
+        self.plan, self.cache = budget(client, data, model, memory_budget, self._lease)
+        self.device = device_budget(client, data, model, device_memory, self._lease)
         self._local_job = _tasks.Job(strategy, model)
         self.job = client.submit(_tasks.carry, self._local_job, pure=False)
         self._count = 0
@@ -175,7 +176,7 @@ class DaskRunner:
             with contextlib.suppress(Exception):
                 wait(begun.ends, timeout=_AHEAD_PATIENCE)
         try:
-            self.client.run(release_cache, self.data.token, self._names, on_error="ignore")
+            self.client.run(release_cache, self.data.token, self._lease, on_error="ignore")
         except (OSError, TimeoutError, ValueError) as error:
             logger.warning("could not free the block caches: %r", error)
 

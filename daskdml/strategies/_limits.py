@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from distributed import Client
 
 from daskdml.data import (
@@ -14,6 +16,7 @@ from daskdml.data import (
     explained,
     plan_device,
     plan_memory,
+    release_abandoned,
     worker_memory,
 )
 from daskdml.models import Model
@@ -25,6 +28,7 @@ def budget(
     client: Client, data: Dataset, model: Model, memory_budget: int | str | None, lease: str
 ) -> tuple[MemoryPlan, CacheSpec | None]:
     """The memory plan of the fit, and the block cache it allows, kept until ``lease`` ends."""
+    _free_abandoned(client)
     memory = worker_memory(client)
     state_bytes = sum(array.nbytes for array in model.init())
     plan = plan_memory(
@@ -59,3 +63,15 @@ def device_budget(
         budget=device_memory,
         lease=lease,
     )
+
+
+def _free_abandoned(client: Client) -> None:
+    """Have the workers forget blocks that are kept for clients that are gone.
+
+    Whoever restarts a notebook in the middle of a fit would find the memory of the workers taken by its own past.
+    """
+    client.run(release_abandoned, client.run_on_scheduler(_clients), on_error="ignore")
+
+
+def _clients(dask_scheduler: Any) -> list[str]:
+    return list(dask_scheduler.clients)

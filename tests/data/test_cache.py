@@ -187,6 +187,23 @@ def test_a_block_that_is_made_while_the_fit_ends_is_not_kept(data, tmp_path, mem
     assert not os.listdir(tmp_path)
 
 
+def test_what_a_client_that_is_gone_left_is_freed_and_nobody_elses(data, tmp_path):
+    other = as_dataset(X, Y, target=Target(), block_rows=6)
+    gone = CacheSpec(data.token, 2 * BLOCK, directory=str(tmp_path), lease="Client-1/a")
+    sources(data, gone)
+    sources(other, CacheSpec(other.token, 5 * BLOCK, directory=str(tmp_path), lease="Client-2/a"))
+    cache_module.release_abandoned(["Client-1", "Client-2"])
+    assert cache_usage(data.token)["memory_blocks"] == 2 and cache_usage(data.token)["disk_blocks"] == 2
+    cache_module.release_abandoned(["Client-2"])
+    assert not any(cache_usage(data.token).values())
+    assert cache_usage(other.token)["memory_blocks"] == 3
+    assert sources(data, gone) == ["recipe"] * 4 and not any(cache_usage(data.token).values())
+    # Who named no client decides for himself.
+    sources(data, CacheSpec(data.token, 0, directory=str(tmp_path)))
+    cache_module.release_abandoned([])
+    assert cache_usage(data.token)["disk_blocks"] == 4 and not any(cache_usage(other.token).values())
+
+
 def test_two_threads_that_miss_the_same_block_make_it_once(data):
     made, cache = [], cache_module.BlockCache()
     entered, go = threading.Event(), threading.Event()

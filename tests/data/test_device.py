@@ -130,6 +130,15 @@ def test_nothing_is_kept_for_a_fit_that_is_over():
     assert tier.reserve(DeviceSpec("t", 100, 100, lease="fit-2"), 1, 10)
 
 
+def test_what_a_client_that_is_gone_left_on_the_card_is_freed():
+    tier = DeviceTier()
+    assert tier.reserve(DeviceSpec("a", 100, 100, lease="Client-1/fit"), 0, 80)
+    tier.release_abandoned(["Client-1"])
+    assert not tier.reserve(DeviceSpec("b", 100, 100, lease="Client-2/fit"), 0, 80)
+    tier.release_abandoned(["Client-2"])
+    assert tier.reserve(DeviceSpec("b", 100, 100, lease="Client-2/fit"), 0, 80)
+
+
 class FakeCard:
     """Rows stay where they are; it is noted what came."""
 

@@ -148,6 +148,24 @@ def test_tasks_that_go_on_after_the_fit_leave_no_block(strategy, client, cluster
     assert not set(_cache.tokens()) - before
 
 
+@pytest.mark.parametrize("strategy", [Averaging(2), SSP(2, n_replicas=2)])
+def test_what_a_killed_client_left_in_the_caches_is_freed_by_the_next_fit(strategy, cluster, monkeypatch):
+    from distributed import Client
+
+    from daskdml.strategies import _asynchronous, _dask
+
+    X, y = lazy()
+    before = set(_cache.tokens())
+    with Client(cluster), monkeypatch.context() as killed:
+        for module in (_dask, _asynchronous):
+            killed.setattr(module, "release_cache", lambda *args: None)
+        fitted(strategy, X, y)
+        assert set(_cache.tokens()) - before
+    with Client(cluster):
+        fitted(strategy, X, y)
+    assert not set(_cache.tokens()) - before
+
+
 def test_a_callback_stops_the_fit_and_keeps_what_was_learnt(client):
     X, y = lazy()
 
