@@ -1,6 +1,7 @@
 """Clusters and data for the tests, and a check that each test leaves nothing behind."""
 
 import functools
+import multiprocessing.util
 import operator
 import os
 import shutil
@@ -18,11 +19,27 @@ _of_session = []
 
 
 def pytest_configure(config):
+    # The socket of the process that forks workers is taken away by multiprocessing itself, when all is over.
+    multiprocessing.util.get_temp_dir()
     # A temporary folder of our own: what another program leaves in the common one is no leak of ours. pytest's
     # own tmp_path stays where it is looked for after a failure.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     config.stash[_scratch] = tempfile.tempdir = tempfile.mkdtemp(prefix="daskdml-tests-")
     os.environ["TMPDIR"] = tempfile.tempdir
+    _fork_workers()
+
+
+def _fork_workers():
+    """Workers of clusters that this process makes are forked from one that has imported all they need.
+
+    Started anew, as everywhere else, each takes seconds to import it, and there are hundreds. What runs in processes of
+    its own starts them as its users do: commands, notebooks, examples of drivers that are killed.
+    """
+    import dask
+    from distributed.utils import get_mp_context
+
+    dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
+    get_mp_context().set_forkserver_preload(["distributed.nanny", "daskdml.linear_model", "daskdml.server", "daskdml.io"])
 
 
 def pytest_unconfigure(config):

@@ -20,6 +20,7 @@ _POOLS = (
     "Dask-Default-Threads", "Dask-Actor-Threads", "Dask-Offload", "Dask-Callback", "TCP-Executor", "asyncio_",
     "zarr_io", "fsspecIO",
 )  # fmt: skip
+# Of this process, and no one else's: a worker that was forked bears the name of the server that forked it.
 _SERVANTS = ("resource_tracker", "forkserver")
 # scikit-learn's and joblib's own, deleted when the process ends.
 _FILES = ("sklearn_testing_", "joblib_memmapping_folder", "loky-")
@@ -76,8 +77,9 @@ def _threads():
 
 
 def _children():
-    children = psutil.Process().children(recursive=True)
-    return frozenset(child for child in children if not any(name in _command(child) for name in _SERVANTS))
+    process = psutil.Process()
+    own = {child for child in process.children() if any(name in _command(child) for name in _SERVANTS)}
+    return frozenset(process.children(recursive=True)) - own
 
 
 def _command(process):
