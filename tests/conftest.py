@@ -39,7 +39,8 @@ def _fork_workers():
     from distributed.utils import get_mp_context
 
     dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
-    get_mp_context().set_forkserver_preload(["distributed.nanny", "daskdml.linear_model", "daskdml.server", "daskdml.io"])
+    imported = ["distributed.nanny", "daskdml.linear_model", "daskdml.server", "daskdml.io"]
+    get_mp_context().set_forkserver_preload(imported)
 
 
 def pytest_unconfigure(config):

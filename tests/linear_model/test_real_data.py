@@ -31,7 +31,7 @@ def test_mnist_by_replicas(shared_data):
     rows = -(-len(X) // 16)
     X, y = da.from_array(X, chunks=(rows, -1)), da.from_array(y, chunks=rows)
     found = {}
-    for n in (1, 2, 4, 8):
+    for n in (1, 8):
         strategy = Averaging(n_replicas=n)
         clf = SGDClassifier(loss="multinomial", max_iter=20, tol=None, random_state=0, strategy=strategy).fit(X, y)
         assert clf.n_replicas_ == n

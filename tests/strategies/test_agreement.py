@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_svmlight_file
 from sklearn.metrics import log_loss
 
-from daskdml import ASP, ESSP, SSP, Averaging
+from daskdml import ASP, SSP, Averaging
 from daskdml.linear_model import SGDClassifier
 
 pytestmark = pytest.mark.data
@@ -39,7 +39,7 @@ def wanted(a9a, cluster):
 @pytest.mark.parametrize(
     ("strategy", "allowed"),
     # Without a bound the last clocks of a replica may come late: the benchmark of this name has the figures.
-    [(SSP(3, REPLICAS), 1.005), (ESSP(3, REPLICAS), 1.005), (ASP(REPLICAS), 1.01)],
+    [(SSP(3, REPLICAS), 1.005), (ASP(REPLICAS), 1.01)],
     ids=repr,
 )
 def test_a9a_is_learnt_as_averaging_does(client, a9a, wanted, strategy, allowed):
