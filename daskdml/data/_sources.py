@@ -13,7 +13,6 @@ import pandas as pd
 import scipy.sparse as sp
 from dask.base import is_dask_collection
 from dask.delayed import Delayed
-from sklearn.exceptions import DataConversionWarning
 
 from daskdml.data._block import Schema
 from daskdml.data._counting import per_block
@@ -206,6 +205,9 @@ def _vector(values: Any, name: str) -> np.ndarray:
 def _one(name: str, n_columns: int, shape: Any) -> int:
     if n_columns != 1:
         raise ValueError(f"{name} should be a 1d array, got an array of shape {shape} instead.")
+    # Workers read their blocks by this module, and have no other use for scikit-learn.
+    from sklearn.exceptions import DataConversionWarning
+
     warnings.warn(
         f"A column-vector {name} was passed when a 1d array was expected. Please change the shape of "
         f"{name} to (n_samples,), for example using ravel().",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import nnls
 
 from daskdml.monitor._measured import Measured
 
@@ -229,6 +228,9 @@ def _left_open(workers: npt.NDArray[np.int64]) -> list[list[int]]:
 
 
 def _solve(columns: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    # Workers import this room for what they report, and SciPy's optimizers would take as long as the rest of it.
+    from scipy.optimize import nnls
+
     return nnls(columns, values)[0]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from daskdml.strategies._ahead import runs_ahead, train_ahead
 from daskdml.strategies._asynchronous import AsynchronousFit
 from daskdml.strategies._averaging import Averaging
@@ -15,7 +17,7 @@ from daskdml.strategies._strategy import Agreed, Partial, Synchronous
 from daskdml.strategies._train import Schedule, Trained, train
 from daskdml.strategies._work import Blocks, InMemory, Report
 
-STRATEGIES: dict[str, type[Synchronous] | type[Asynchronous]] = {
+STRATEGIES: dict[str, Callable[..., Synchronous | Asynchronous]] = {
     "averaging": Averaging,
     "bsp": BSP,
     "ssp": SSP,

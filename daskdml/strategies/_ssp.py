@@ -5,15 +5,13 @@ from __future__ import annotations
 from numbers import Integral, Real
 from typing import Any
 
-from sklearn.base import BaseEstimator
-
 from daskdml.models import Model
-from daskdml.monitor._html import facts_html
 from daskdml.server import as_compression, as_optimizer
+from daskdml.strategies._parameters import Parameters
 from daskdml.strategies._strategy import require_count, spoken_replicas
 
 
-class Asynchronous(BaseEstimator):
+class Asynchronous(Parameters):
     """Base of the strategies on the parameter server; not for use by itself."""
 
     name: str
@@ -49,9 +47,6 @@ class Asynchronous(BaseEstimator):
             ("shards", f"{self.shards or 'as many as their size asks for'}, {copies}"),
             ("result", same if exact else result),
         ]
-
-    def _html_repr(self) -> str:
-        return super()._html_repr() + facts_html(f"what {self._who} promises", self.facts())
 
     def check(self, model: Model) -> None:
         """Raise ValueError for a model or parameters this strategy cannot train."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
 from daskdml.models import Model
-from daskdml.monitor._html import facts_html
+from daskdml.strategies._parameters import Parameters
 from daskdml.strategies._plan import Work
 from daskdml.strategies._work import Blocks, InMemory, Report
 
@@ -38,7 +37,7 @@ class Partial:
 OnRound = Callable[[Report, Callable[[], Agreed]], None]
 
 
-class Synchronous(BaseEstimator, ABC):
+class Synchronous(Parameters):
     """A strategy in rounds: each replica works by itself, what they bring is combined, and all agree again.
 
     The three steps are pure functions: they return new objects and leave their arguments alone, because Dask may run a
@@ -80,9 +79,6 @@ class Synchronous(BaseEstimator, ABC):
             ("result", "the same bits for the same data, seed and number of replicas, whoever trains and dies"),
         ]
 
-    def _html_repr(self) -> str:
-        return super()._html_repr() + facts_html(f"what {type(self).__name__} promises", self.facts())
-
     def check(self, model: Model) -> None:
         """Raise ValueError for a model or parameters this strategy cannot train."""
         self.check_replicas()
@@ -98,7 +94,7 @@ def spoken_replicas(count: int | None) -> str:
     return "one for each thread of the cluster" if count is None else f"{count:,}"
 
 
-def require_count(strategy: BaseEstimator, parameter: str) -> None:
+def require_count(strategy: Parameters, parameter: str) -> None:
     """Raise ValueError where a parameter is not a positive integer."""
     value = getattr(strategy, parameter)
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:

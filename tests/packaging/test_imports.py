@@ -2,11 +2,14 @@
 
 import ast
 import importlib.metadata
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from daskdml import SSP, Averaging
 
 PACKAGE = Path(__file__).parents[2] / "daskdml"
 # A room may import the rooms of earlier lines, and itself.
@@ -102,6 +105,18 @@ def test_nothing_of_cuda_is_imported_before_a_gpu_is_asked_for():
         "from daskdml.linear_model import SGDClassifier\n"
         "SGDClassifier(max_iter=2, tol=None).fit(np.eye(2), [0, 1])\n"
         "print([n for n in sys.modules if n.startswith(('numba.cuda', 'daskdml.numerics.cuda'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=PACKAGE.parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_worker_does_not_import_what_it_has_no_use_for():
+    """Each worker imports before its first row, and what it imports takes of its memory."""
+    code = (
+        "import sys, pickle, daskdml.strategies._tasks, daskdml.data._recipe\n"
+        f"pickle.loads({pickle.dumps([Averaging(2), SSP(2)])!r})\n"
+        "print(sorted({'sklearn', 'scipy.stats', 'scipy.optimize', 'matplotlib', 'bokeh'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=PACKAGE.parent)
     assert done.returncode == 0, done.stderr

@@ -5,8 +5,9 @@ from functools import reduce
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 
-from daskdml import BSP, Averaging
+from daskdml import BSP, SSP, Averaging
 from daskdml.data import Block
 from daskdml.models import LinearModel
 from daskdml.numerics import BINARY, LOSSES, SCHEDULES, Settings
@@ -188,3 +189,29 @@ def test_wrong_parameters_are_named(strategy, complaint):
 def test_strategies_have_parameters():
     assert Averaging(3).set_params(rounds_per_epoch=2).get_params()["rounds_per_epoch"] == 2
     assert repr(BSP(n_replicas=4)) == "BSP(n_replicas=4)"
+    assert repr(SSP(1, shards=2)) == "SSP(shards=2, staleness=1)"
+
+
+class _Rate:
+    """An optimizer of the user's own, with parameters."""
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def get_params(self, deep=True):
+        return {"rate": self.rate}
+
+    def set_params(self, **params):
+        vars(self).update(params)
+        return self
+
+
+def test_their_parameters_are_as_scikit_learn_has_them():
+    strategy = clone(SSP(1, optimizer=_Rate(0.5)))
+    assert strategy.get_params()["optimizer__rate"] == 0.5 and "optimizer__rate" not in strategy.get_params(deep=False)
+    strategy.set_params(optimizer__rate=0.1, staleness=2)
+    assert (strategy.optimizer.rate, strategy.staleness) == (0.1, 2)
+    names = list(strategy.get_params(deep=False))
+    assert names == sorted(names)
+    with pytest.raises(ValueError, match="Invalid parameter 'nonsense' for estimator SSP"):
+        strategy.set_params(nonsense=1)
