@@ -317,9 +317,14 @@ def release_cache(token: str, lease: str = "") -> None:
 
 
 def release_abandoned(clients: Collection[str]) -> None:
-    """Forget the blocks that this process keeps for fits of clients other than these, by their ``Client.id``.
+    """Forget the blocks that this process keeps for fits of clients that are gone.
 
-    A client that was killed in the middle of a fit could not free them.
+    A client that was killed in the middle of a fit could not free them; every fit on a cluster begins with this.
+
+    Parameters
+    ----------
+    clients : collection of str
+        ``Client.id`` of those that are connected. Blocks for which no lease was given stay.
     """
     _cache.release_abandoned(clients)
     process_tier().release_abandoned(clients)

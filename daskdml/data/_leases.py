@@ -11,7 +11,17 @@ _REMEMBERED = 4096
 
 
 def new_lease(client: Any) -> str:
-    """A name for a fit of this client, unique."""
+    """A name for a fit of this client, unique: for :class:`CacheSpec` and :class:`DeviceSpec`.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Whoever frees the blocks at the end; once it is gone, :func:`release_abandoned` does.
+
+    Returns
+    -------
+    str
+    """
     return f"{client.id}/{uuid.uuid4().hex[:12]}"
 
 
