@@ -16,14 +16,16 @@ from daskdml.linear_model import SGDClassifier
 
 RATES: list[Config] = [
     {"learning_rate": "adagrad", "coordinate_eta0": 0.1},
-    {"learning_rate": "optimal"},
-    {"learning_rate": "optimal", "average": True},
+    {"learning_rate": "constant", "eta0": 0.001, "average": True},
+    {"learning_rate": "constant", "eta0": 0.003, "average": True},
+    {"learning_rate": "constant", "eta0": 0.01, "average": True},
+    {"learning_rate": "invscaling", "eta0": 0.1, "power_t": 0.5},
     {"learning_rate": "adagrad", "coordinate_eta0": 0.02},
     {"learning_rate": "adagrad", "coordinate_eta0": 0.5},
     {"learning_rate": "normalized", "coordinate_eta0": 0.1},
     {"learning_rate": "normalized", "coordinate_eta0": 0.5},
-    {"learning_rate": "invscaling", "eta0": 0.1, "power_t": 0.5},
-    {"learning_rate": "constant", "eta0": 0.003, "average": True},
+    {"learning_rate": "optimal"},
+    {"learning_rate": "optimal", "average": True},
 ]
 
 
