@@ -1,5 +1,7 @@
 """The check for leaks can fail: each kind of thing left behind is seen."""
 
+import os
+import re
 import socket
 import subprocess
 import sys
@@ -62,4 +64,15 @@ def test_a_cluster_is_seen_and_its_closing_too():
         assert "open clients" in found
         assert "dask-scratch-space" in found
     leaks.PATIENCE = 5
+    assert before.remaining() == []
+
+
+def test_a_worker_that_was_forked_is_seen_and_the_server_that_forked_it_is_not(process_client):
+    process_client(1).close()
+    before = Leftovers.now()
+    client = process_client(1)
+    (pid,) = client.run(os.getpid).values()
+    found = " ".join(before.remaining())
+    assert re.search(rf"processes .*\b{pid} ", found)
+    client.close()
     assert before.remaining() == []
