@@ -20,6 +20,7 @@ NAMES = (
     "overheads",
     "dashboard",
     "gpu",
+    "minibatch",
     "scale_model",
     "race",
 )

@@ -7,7 +7,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,15 @@ def machine() -> dict[str, str]:
         platform.processor(),
     )
     packages = ("daskdml", "numpy", "numba", "scikit-learn", "dask", "distributed", "pyarrow")
-    return {"processor": model, "python": platform.python_version()} | {p: version(p) for p in packages}
+    return {"processor": model, "python": platform.python_version()} | {p: _version(p) for p in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        # Run from a checkout that is not installed.
+        return "not installed"
 
 
 def table(headings: list[str], rows: list[list[Any]]) -> str:

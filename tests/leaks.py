@@ -18,7 +18,7 @@ PATIENCE = 5.0
 # Started when first needed by a running cluster or a library, few, and kept until the process ends.
 _POOLS = (
     "Dask-Default-Threads", "Dask-Actor-Threads", "Dask-Offload", "Dask-Callback", "TCP-Executor", "asyncio_",
-    "zarr_io", "fsspecIO",
+    "zarr_io", "fsspecIO", "daskdml-move",
 )  # fmt: skip
 # Of this process, and no one else's: a worker that was forked bears the name of the server that forked it.
 _SERVANTS = ("resource_tracker", "forkserver")

@@ -2,6 +2,7 @@
 
 from daskdml.data._block import Block, Recipe, Schema, Target
 from daskdml.data._cache import CacheSpec, cache_usage, release_abandoned, release_cache
+from daskdml.data._checks import namespace_of
 from daskdml.data._dataset import Dataset, as_dataset
 from daskdml.data._decode import on_host
 from daskdml.data._device import CardInfo, DeviceSpec, card_info, device_usage, plan_device, require_cards
@@ -38,6 +39,7 @@ __all__ = [
     "label_counts",
     "map_rows",
     "new_lease",
+    "namespace_of",
     "on_host",
     "plan_device",
     "plan_memory",

@@ -189,7 +189,7 @@ class stream:
         try:
             block, source = self._host_block(recipe, stays)
             assert self._card is not None
-            moved = self._card.put(block)
+            moved = self._card.put(block, kept=source == "memory" and not mine)
         except BaseException:
             if mine:
                 tier.cancel(spec.token, index)

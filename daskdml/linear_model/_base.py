@@ -19,7 +19,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskdml.checkpoint import Cadence
-from daskdml.data import budget_bytes, columns_of, is_in_memory, map_rows, on_host, refuse_dataset
+from daskdml.data import budget_bytes, columns_of, is_in_memory, map_rows, namespace_of, on_host, refuse_dataset
 from daskdml.linear_model._device import DEVICES, batch_of, check_device
 from daskdml.linear_model._identity import identity_of
 from daskdml.linear_model._provenance import provenance_of
@@ -459,7 +459,7 @@ class _ScoresAnywhere(_Scores):
 
     def there(self, X: Any) -> np.ndarray:
         """Scores on the host of rows on a device: a few numbers a row come over instead of all its features."""
-        xp = X.__array_namespace__()
+        xp = namespace_of(X)
         product = xp.matmul(X, xp.asarray(np.ascontiguousarray(self.coef.T)))
         product = np.asarray(on_host(product)) + self.intercept
         return product[:, 0] if product.shape[1] == 1 else product

@@ -21,6 +21,7 @@ from daskdml.numerics import (
     PA2,
     REGRESSION,
     SOFTMAX,
+    BatchOrder,
     DeviceBlock,
     Gradient,
     Patience,
@@ -127,12 +128,16 @@ class LinearModel:
         sums = 8 * self.n_outputs * ((2 if sparse else GRID) * self.n_features + GRID * TILE)
         return 2 * parameters + sums + 16 * max(self.batch, GRADIENT_ROWS) * (self.n_outputs + 1)
 
-    def train(self, state: State, block: Rows, order: np.ndarray, active: np.ndarray) -> Totals:
+    @property
+    def batched(self) -> bool:
+        return self.batch > 1
+
+    def train(self, state: State, block: Rows, order: np.ndarray | BatchOrder, active: np.ndarray) -> Totals:
         if isinstance(block, DeviceBlock):
             sides, on = self._class_weights(), self._on(active)
             found = block.card.train(block, order, state, self.settings, sides, on, self.batch)
             return self._totals(len(order), found)
-        totals = np.zeros((2, self.n_outputs))
+        order, totals = np.asarray(order), np.zeros((2, self.n_outputs))
         kernel, settings = self._kernel(), self.settings
         positive, negative, on = self.positive_weight, self.negative_weight, self._on(active)
         if self.threads == 1 or settings.mode != ONE_VERSUS_ALL or self.n_outputs == 1 or self._shares_scales:
@@ -208,7 +213,9 @@ class LinearModel:
             )
         return zero_gradient(state, self.settings)
 
-    def add_gradient(self, state: State, block: Rows, order: np.ndarray, active: np.ndarray, out: Gradient) -> None:
+    def add_gradient(
+        self, state: State, block: Rows, order: np.ndarray | BatchOrder, active: np.ndarray, out: Gradient
+    ) -> None:
         if isinstance(block, DeviceBlock):
             sums, losses = block.card.gradient(
                 block, order, state, self.settings, self._class_weights(), self._on(active)
@@ -218,8 +225,8 @@ class LinearModel:
             out.totals[0] += losses
             out.rows[0] += len(order)
             return
-        settings = gradient_settings(self.settings)
-        gradient_rows(*self._rows(block), order, state, settings, *self._class_weights(), self._on(active), out)
+        settings, rows = gradient_settings(self.settings), self._rows(block)
+        gradient_rows(*rows, np.asarray(order), state, settings, *self._class_weights(), self._on(active), out)
 
     def sum_gradients(self, a: Gradient, b: Gradient) -> Gradient:
         return add_gradients(a, b)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from daskdml.numerics import Patience
+from daskdml.numerics import BatchOrder, Patience
 
 
 class Rows(Protocol):
@@ -43,7 +43,7 @@ class Model(Protocol):
 
     A state is a tuple of arrays (a NamedTuple), so it travels, copies and checkpoints without knowing the model.
     ``active`` is a boolean array with one entry for each problem the model trains side by side; the stopped
-    ones are left as they are. ``order`` holds the row numbers of a block to visit, in order.
+    ones are left as they are. ``order`` holds the row numbers of a block to visit, in order, or says how to find them.
     """
 
     @property
@@ -70,8 +70,12 @@ class Model(Protocol):
     def copy(self, state: Any) -> Any:
         """A deep copy of ``state``."""
 
-    def train(self, state: Any, block: Rows, order: np.ndarray, active: np.ndarray) -> Totals:
-        """Learn from rows one after another, changing ``state`` in place."""
+    @property
+    def batched(self) -> bool:
+        """Whether :meth:`train` steps once for several rows: it is then given a ``BatchOrder``, where all rows are."""
+
+    def train(self, state: Any, block: Rows, order: np.ndarray | BatchOrder, active: np.ndarray) -> Totals:
+        """Learn from rows one after another, or batch after batch, changing ``state`` in place."""
 
     def train_epochs(
         self, state: Any, block: Rows, seed: int | None, first: int, active: np.ndarray, patience: Patience, limit: int
@@ -88,7 +92,9 @@ class Model(Protocol):
     def zero_gradient(self, state: Any) -> Any:
         """The gradient of no rows."""
 
-    def add_gradient(self, state: Any, block: Rows, order: np.ndarray, active: np.ndarray, out: Any) -> None:
+    def add_gradient(
+        self, state: Any, block: Rows, order: np.ndarray | BatchOrder, active: np.ndarray, out: Any
+    ) -> None:
         """Add the gradient of rows to ``out``; ``state`` is only read."""
 
     def sum_gradients(self, a: Any, b: Any) -> Any:

@@ -40,7 +40,7 @@ from daskdml.numerics._settings import (
     settle,
 )
 from daskdml.numerics._sgd import train_rows
-from daskdml.numerics._shuffle import row_order, seed_of_words, shuffle_in_place
+from daskdml.numerics._shuffle import BatchOrder, row_order, seed_of_words, shuffle_in_place
 
 __all__ = [
     "ADAGRAD",
@@ -57,6 +57,7 @@ __all__ = [
     "REGRESSION",
     "SCHEDULES",
     "SOFTMAX",
+    "BatchOrder",
     "CsrRows",
     "DenseRows",
     "DeviceBlock",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from itertools import count
 from typing import Any
 
 from daskdml.numerics._rows import CsrRows, DenseRows
@@ -27,6 +28,8 @@ class DeviceBlock:
         The largest absolute value of sparse rows; 0 for dense ones.
     card : Card
         Where it lies.
+    serial : int
+        Tells blocks of this process apart, also those of one index.
     """
 
     index: int
@@ -36,6 +39,7 @@ class DeviceBlock:
     shape: tuple[int, int]
     largest: float
     card: Any
+    serial: int = field(default_factory=count().__next__)
 
     @property
     def n_rows(self) -> int:
@@ -45,6 +49,11 @@ class DeviceBlock:
     def sparse(self) -> bool:
         """Whether the rows are CSR."""
         return isinstance(self.rows, CsrRows)
+
+    @cached_property
+    def flat(self) -> Any:
+        """The entries of dense rows, one row after the other, as one array."""
+        return self.rows[0].ravel()
 
     @property
     def nbytes(self) -> int:

@@ -9,11 +9,9 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from daskdml.cluster import client_of_task
 from daskdml.data import Block, stream
-from daskdml.strategies._plan import Piece, Work, part_of
+from daskdml.strategies._plan import Order, Piece, Work, part_of
 from daskdml.strategies._work import Blocks
 
 # Blocks of data that are in the cluster's memory already are in no block cache: so many bytes of them are kept here,
@@ -46,15 +44,16 @@ class BlockReader:
     The last block is kept until another one is asked for, since the pieces of a clock often belong to one block.
     """
 
-    def __init__(self, blocks: Blocks, inputs: Any = None):
+    def __init__(self, blocks: Blocks, inputs: Any = None, batched: bool = False):
         self._blocks = blocks
+        self._batched = batched
         self._inputs = inputs
         self._client: Any = client_of_task() if inputs is not None else None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="daskdml-blocks")
         self._coming: tuple[int, Future] | None = None
         self._last: Block | None = None
         self._kept: OrderedDict[int, Block] = OrderedDict()
-        self._orders: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._orders: OrderedDict[tuple[int, int], Order] = OrderedDict()
         self.loaded = Loaded()
 
     def ahead(self, block: int | None) -> None:
@@ -94,12 +93,12 @@ class BlockReader:
         while len(self._kept) > 1 and sum(b.nbytes for b in self._kept.values()) > _KEPT_BYTES:
             self._kept.popitem(last=False)
 
-    def rows(self, work: Work, piece: Piece, n_rows: int) -> np.ndarray:
+    def rows(self, work: Work, piece: Piece, n_rows: int) -> Order:
         """The rows of a piece in the order in which they are visited."""
         key = (work.epoch, piece.block)
         order = self._orders.get(key)
         if order is None:
-            order = self._orders[key] = work.block_order(piece.block, n_rows)
+            order = self._orders[key] = work.block_order(piece.block, n_rows, self._batched)
             if len(self._orders) > _ORDERS:
                 self._orders.popitem(last=False)
         return part_of(order, piece)

@@ -20,8 +20,9 @@ from math import lcm
 
 import numpy as np
 
-from daskdml.numerics import row_order, seed_of_words
+from daskdml.numerics import BatchOrder, row_order, seed_of_words
 
+Order = np.ndarray | BatchOrder
 # Blocks of one segment, where blocks come from the scheduler: one is trained on, one arrives.
 _WINDOW = 2
 
@@ -77,20 +78,22 @@ class Work:
         """The blocks it needs, in the order of their first use."""
         return tuple(dict.fromkeys(piece.block for piece in self.pieces))
 
-    def order(self, piece: Piece, n_rows: int) -> np.ndarray:
+    def order(self, piece: Piece, n_rows: int, batched: bool = False) -> Order:
         """The rows of a piece, in the order in which they are visited."""
-        return part_of(self.block_order(piece.block, n_rows), piece)
+        return part_of(self.block_order(piece.block, n_rows, batched), piece)
 
-    def block_order(self, block: int, n_rows: int) -> np.ndarray:
-        """The rows of a block that are trained on, in this epoch's order."""
+    def block_order(self, block: int, n_rows: int, batched: bool = False) -> Order:
+        """The rows of a block that are trained on, in this epoch's order; ``batched`` says that batches are made."""
         # All replicas that share a block permute it alike, so that their pieces are disjoint and miss no row.
-        order = row_order(n_rows, mixed_seed(self.seed, self.epoch, block) if self.shuffle else None)
+        seed = mixed_seed(self.seed, self.epoch, block) if self.shuffle else None
+        order: Order = BatchOrder(n_rows, seed) if batched and seed is not None else row_order(n_rows, seed)
         if self.holdout is not None:
+            order = np.asarray(order)
             order = order[~self.holdout.rows(block, n_rows)[order]]
         return order
 
 
-def part_of(order: np.ndarray, piece: Piece) -> np.ndarray:
+def part_of(order: Order, piece: Piece) -> Order:
     """A piece's part of the order of its block."""
     if not piece.start and piece.stop == 1:
         return order

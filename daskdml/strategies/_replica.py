@@ -34,7 +34,7 @@ from daskdml.server import (
     withdraw,
 )
 from daskdml.strategies._blocks import BlockReader
-from daskdml.strategies._plan import Holdout, Piece, Work, cut, mixed_shares, plan_replica, shares
+from daskdml.strategies._plan import Holdout, Order, Piece, Work, cut, mixed_shares, plan_replica, shares
 from daskdml.strategies._speeds import weighted
 from daskdml.strategies._ssp import Asynchronous
 from daskdml.strategies._work import Blocks, Report, cached_bytes, worker_address
@@ -258,7 +258,8 @@ class _Runner:
         self.start = start
         self.parameters = parameters
         self.layout = Layout(job.model)
-        self.reader = BlockReader(job.blocks, job.inputs)
+        batched = job.strategy.sends_gradients or job.model.batched
+        self.reader = BlockReader(job.blocks, job.inputs, batched)
         self.plans = _Plans(job)
         self.own = Own(start.runner)
         self._largest = {f.name for f in self.layout.fields if f.largest}
@@ -410,7 +411,7 @@ class _Runner:
                 with self._residual_lock:
                     withdraw(self.residual, push.whole, push.updates, self.job.partition, shard)
 
-    def _visit(self, work: Work) -> Iterator[tuple[Block, Piece, np.ndarray]]:
+    def _visit(self, work: Work) -> Iterator[tuple[Block, Piece, Order]]:
         pieces = work.pieces
         for at, piece in enumerate(pieces):
             following = next((p.block for p in pieces[at + 1 :] if p.block != piece.block), None)

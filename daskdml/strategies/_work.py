@@ -16,7 +16,7 @@ from daskdml.data import Block, CacheSpec, DeviceSpec, MemoryPlan, cache_usage, 
 from daskdml.models import Model, Totals
 from daskdml.monitor import ReplicaRound
 from daskdml.numerics import DeviceBlock, card
-from daskdml.strategies._plan import Piece, Work, part_of
+from daskdml.strategies._plan import Order, Piece, Work, part_of
 
 
 @dataclass(frozen=True)
@@ -142,18 +142,19 @@ def walk(blocks: Blocks | InMemory, pieces: tuple[Piece, ...], visit: Callable[[
 class _Orders:
     """The rows of each piece; a block's permutation is kept for as long as pieces of it are to come."""
 
-    def __init__(self, work: Work):
+    def __init__(self, work: Work, batched: bool):
         self._work = work
+        self._batched = batched
         self._single = len(work.pieces) == 1
         self._uses = Counter(() if self._single else (piece.block for piece in work.pieces))
-        self._orders: dict[int, np.ndarray] = {}
+        self._orders: dict[int, Order] = {}
 
-    def of(self, piece: Piece, n_rows: int) -> np.ndarray:
+    def of(self, piece: Piece, n_rows: int) -> Order:
         if self._single:
-            return self._work.order(piece, n_rows)
+            return self._work.order(piece, n_rows, self._batched)
         order = self._orders.get(piece.block)
         if order is None:
-            order = self._orders[piece.block] = self._work.block_order(piece.block, n_rows)
+            order = self._orders[piece.block] = self._work.block_order(piece.block, n_rows, self._batched)
         self._uses[piece.block] -= 1
         if not self._uses[piece.block]:
             del self._orders[piece.block]
@@ -163,7 +164,7 @@ class _Orders:
 def train_pieces(model: Model, state: Any, work: Work, active: np.ndarray, blocks: Blocks | InMemory) -> Report:
     """Learn from the rows of ``work``, changing ``state`` in place."""
     totals: list[Totals] = []
-    orders = _Orders(work)
+    orders = _Orders(work, model.batched)
 
     def visit(block: Any, piece: Piece) -> None:
         totals.append(model.train(state, block, orders.of(piece, block.n_rows), active))
@@ -178,7 +179,7 @@ def add_pieces(
     model: Model, state: Any, gradient: Any, work: Work, active: np.ndarray, blocks: Blocks | InMemory
 ) -> Report:
     """Add the gradient of the rows of ``work`` to ``gradient``."""
-    orders = _Orders(work)
+    orders = _Orders(work, batched=True)
     rows = 0
 
     def visit(block: Any, piece: Piece) -> None:

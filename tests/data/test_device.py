@@ -1,5 +1,6 @@
 """Blocks on a GPU: what is planned, what is kept, how it is moved. A fake card stands in for one."""
 
+import gc
 import sys
 from types import ModuleType, SimpleNamespace
 
@@ -145,7 +146,7 @@ class FakeCard:
     def __init__(self):
         self.came = []
 
-    def put(self, block):
+    def put(self, block, kept=False):
         self.came.append(block.index)
         weight = np.empty(0, block.y.dtype)
         return DeviceBlock(block.index, DenseRows(block.X), block.y, weight, block.X.shape, 0.0, self)
@@ -191,7 +192,7 @@ def test_without_a_card_here_the_device_is_nothing(data, monkeypatch):
 
 
 def test_a_block_that_could_not_be_moved_is_not_promised_room(data, fake_card, monkeypatch):
-    def fails(block):
+    def fails(block, kept):
         raise MemoryError("the card is full")
 
     monkeypatch.setattr(fake_card, "put", fails)
@@ -251,6 +252,53 @@ def test_every_byte_arrives_though_buffers_are_used_again(size, dtype):
     assert bus.under_way == []
 
 
+@pytest.mark.parametrize("size", [1, 17, 1000])
+def test_every_byte_arrives_that_several_threads_copy(size):
+    bus = SlowBus()
+    array = np.arange(size, dtype="f4")
+    assert np.array_equal(Mover(bus, stage_bytes=64, threads=3).move(array), array)
+    assert bus.under_way == []
+
+
+class LockingBus(SlowBus):
+    def __init__(self, locks=True):
+        super().__init__()
+        self.locks = locks
+
+    def lock(self, address, nbytes):
+        self.log.append(("lock", address, nbytes))
+        return self.locks
+
+    def unlock(self, address):
+        self.log.append(("unlock", address))
+
+
+def test_what_the_host_keeps_is_locked_once_and_unlocked_before_its_memory_is_given_back():
+    bus = LockingBus()
+    mover = Mover(bus, stage_bytes=2**20)
+    array = np.arange(2**19, dtype="f4")
+    address = array.ctypes.data
+    # A view, and one that came from another process: the memory is that array's.
+    for view in (array, array.reshape(2**10, -1)[2:9], np.frombuffer(memoryview(array), "f4")):
+        assert np.array_equal(mover.move(view, kept=True), view)
+    assert [entry for entry in bus.log if entry[0] != "send"] == [("lock", address, 2**21)]
+    del array, view
+    gc.collect()
+    assert bus.log[-1] == ("unlock", address)
+
+
+@pytest.mark.parametrize("why", ["small", "bytes", "refused"])
+def test_what_cannot_be_locked_goes_through_buffers(why):
+    bus = LockingBus(locks=why != "refused")
+    array = np.arange(2**10 if why == "small" else 2**19, dtype="f4")
+    if why == "bytes":
+        array = np.frombuffer(array.tobytes(), "f4")
+    assert np.array_equal(Mover(bus, stage_bytes=2**20).move(array, kept=True), array)
+    del array
+    assert [entry[0] for entry in bus.log if "lock" in entry[0]] == (["lock"] if why == "refused" else [])
+    assert any(entry[0] == "buffer" for entry in bus.log)
+
+
 def test_one_buffer_is_filled_while_the_other_is_sent():
     bus = SlowBus()
     mover = Mover(bus, stage_bytes=64)
@@ -284,11 +332,11 @@ def cupy(monkeypatch):
         def reshape(self, *shape):
             return Fake(self.array.reshape(*shape))
 
-        def __array_namespace__(self):
-            return SimpleNamespace(all=np.all, isfinite=lambda fake: np.isfinite(fake.array))
-
+    # As CuPy's, up to 14.2: they do not name their library.
     Fake.__module__ = "cupy._core.core"
-    monkeypatch.setitem(sys.modules, "cupy", ModuleType("cupy"))
+    library = ModuleType("cupy")
+    library.all, library.isfinite = np.all, lambda fake: np.isfinite(fake.array)
+    monkeypatch.setitem(sys.modules, "cupy", library)
     return Fake
 
 

@@ -61,6 +61,19 @@ def test_the_same_bits_again(data, batch, sparse):
     assert np.array_equal(first, second)
 
 
+@pytest.mark.parametrize("d", [33, 300, 3000])
+@pytest.mark.parametrize("batch", [100, 50_000])
+def test_one_problem_of_short_and_long_rows_in_short_and_long_batches(batch, d):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60_001, d), dtype="f4")[: 60_001 if d < 3000 else 6_001]
+    given = X, X[:, 0] + rng.standard_normal(len(X), dtype="f4") > 0
+    params = {"batch_size": batch, "loss": "log_loss", "max_iter": 2}
+    there, again, here = (fitted(given, device, **params) for device in ("cuda", "cuda", "cpu"))
+    assert np.array_equal(there.coef_, again.coef_)
+    assert apart(there, here) < 1e-4
+    assert np.allclose(there.history_["objective"], here.history_["objective"], rtol=1e-5)
+
+
 def test_a_regression(data):
     given = data[0], data[0][:, 0] * 2 + 1
     assert apart(fitted(given, "cuda", SGDRegressor), fitted(given, "cpu", SGDRegressor)) < 1e-4
@@ -87,7 +100,10 @@ def test_arrays_of_cupy_stay_where_they_are(data, workers):
     lazy = da.from_array(data[0], chunks=(2_000, 50)), da.from_array(data[1], chunks=2_000)
     there = lazy[0].map_blocks(cupy.asarray, meta=cupy.empty((0, 0), "f4"))
     expected = fitted(lazy, "cuda")
-    assert np.array_equal(fitted((there, lazy[1]), "cuda").coef_, expected.coef_)
+    clf = fitted((there, lazy[1]), "cuda")
+    assert np.array_equal(clf.coef_, expected.coef_)
+    # Scores are made on the card, in its own order of sums.
+    assert np.mean(np.asarray(clf.predict(there)) == expected.predict(data[0])) > 0.999
     assert apart(fitted((there, lazy[1]), "cpu"), expected) < 1e-4
 
 

@@ -6,6 +6,7 @@ changed. What stays on the card are rows.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -17,14 +18,33 @@ from numba import config, cuda
 from daskdml.numerics._on_device import DeviceBlock
 from daskdml.numerics._rows import CsrRows, DenseRows
 from daskdml.numerics._settings import SOFTMAX, Settings, State
+from daskdml.numerics._shuffle import ROUNDS, BatchOrder
 from daskdml.numerics.cuda._kernels import Kernels, kernels
-from daskdml.numerics.cuda._layout import CHANGED, Data, Scratch, Threads, Weights, numbers_of, tiling, weights_of
+from daskdml.numerics.cuda._launch import Launch
+from daskdml.numerics.cuda._layout import (
+    CHANGED,
+    LONG_BATCH,
+    Data,
+    Scratch,
+    Shape,
+    Threads,
+    Weights,
+    columns_of_a_block,
+    in_registers,
+    numbers_of,
+    tiling,
+    weights_of,
+)
 from daskdml.numerics.cuda._move import Mover
 
 # Rows whose gradient is added up in one launch, where no step is made in between.
 GRADIENT_ROWS = 2**18
 # Blocks for each multiprocessor, of kernels that need not all be at work at once.
 BLOCKS_EACH = 8
+# Threads that fill page-locked memory: one copies 5 to 10 GB/s, a bus takes 25 to 55.
+MOVING = 12
+# Arrays that travel together begin at multiples of so many bytes.
+_ALIGNED = 256
 _SIMULATED = bool(config.ENABLE_CUDASIM)
 
 
@@ -45,25 +65,41 @@ class Card:
         self._running = threading.Lock()
         self._moving = threading.Lock()
         self._stream = cuda.stream()
-        self._mover = Mover(_CudaBus())
-        self._scratch: tuple[Any, Scratch] | None = None
+        self._mover = Mover(_CudaBus(), threads=1 if _SIMULATED else max(1, min(MOVING, cores() * 3 // 4)))
+        self._work: tuple[tuple, _Work] | None = None
+        self._order: Any = None
+        # How many arrays for orders there were: tells the present one apart.
+        self.orders = 0
+        self._permute: dict[int, Launch] = {}
+        # The smallest kernel, now: that one cannot be compiled or run is better known before a fit than in it.
+        probe = BatchOrder(1, 0)
+        self.order(probe, cuda.to_device(probe.keys))
+        self._stream.synchronize()
 
     # -- rows -------------------------------------------------------------------------------------------
 
-    def put(self, block: Any) -> DeviceBlock:
-        """A block of the host on the card; X may lie there already."""
+    def put(self, block: Any, kept: bool = False) -> DeviceBlock:
+        """A block of the host on the card; X may lie there already.
+
+        ``kept`` says that the host keeps it, and that it is likely to be asked for again.
+        """
         X = block.X
+
+        def moved(array: np.ndarray) -> Any:
+            return self._mover.move(array, kept)
+
         weight = np.empty(0, dtype=block.y.dtype) if block.sample_weight is None else block.sample_weight
         with self._moving:
             if hasattr(X, "__cuda_array_interface__"):
                 rows: DenseRows | CsrRows = DenseRows(cuda.as_cuda_array(X))
                 largest = 0.0
             elif isinstance(X, np.ndarray):
-                rows, largest = DenseRows(self._mover.move(X)), 0.0
+                rows, largest = DenseRows(moved(X)), 0.0
             else:
-                rows = CsrRows(*(self._mover.move(array) for array in (X.data, X.indices, X.indptr)))
-                largest = float(np.abs(X.data).max(initial=0.0))
-            y, weights = self._mover.move(block.y), self._mover.move(weight)
+                rows = CsrRows(*(moved(array) for array in (X.data, X.indices, X.indptr)))
+                # Two passes and no copy.
+                largest = max(float(X.data.max(initial=0.0)), -float(X.data.min(initial=0.0)))
+            y, weights = moved(block.y), moved(weight)
         return DeviceBlock(block.index, rows, y, weights, tuple(X.shape), largest, self)
 
     # -- training ---------------------------------------------------------------------------------------
@@ -71,7 +107,7 @@ class Card:
     def train(
         self,
         block: DeviceBlock,
-        order: np.ndarray,
+        order: np.ndarray | BatchOrder,
         state: State,
         settings: Settings,
         sides: tuple[np.ndarray, np.ndarray],
@@ -79,50 +115,46 @@ class Card:
         batch: int,
     ) -> np.ndarray:
         """Visit rows in batches, changing ``state`` in place; returns totals as ``train_rows`` does, (2, K)."""
+        if not len(order):
+            # The kernel would read the rows of a batch ahead, and there are none.
+            return np.zeros((2, len(state.coef)))
         with self._running:
-            call = _Call(self, block, order, state, settings, sides, active, batch)
-            kernel, together = self._together(call.kernels.train, call.arguments, call.shared_bytes)
-            blocks = call.blocks(together)
-            scratch = self._scratch_for(call, blocks)
-            call.launch(kernel, blocks, *call.arguments[:3], scratch, call.numbers, call.batch)
-            self._stream.synchronize()
-            call.adopt(state)
-            state.clock[0] += len(order)
-            return call.totals(scratch)
+            work = self._work_for(block, state, batch, len(order))
+            given = work.begin(block, order, state, settings, sides, active)
+            work.launch(work.train, work.together, given, "rows data weights scratch numbers", work.batch, len(order))
+            work.end(state)
+            totals = work.totals(settings)
+        state.clock[0] += len(order)
+        return totals
 
     def gradient(
         self,
         block: DeviceBlock,
-        order: np.ndarray,
+        order: np.ndarray | BatchOrder,
         state: State,
         settings: Settings,
         sides: tuple[np.ndarray, np.ndarray],
         active: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The sums of the rows' gradients, (K, d + 1) with the intercept's last, and of their losses, (K,)."""
-        sums, losses = np.zeros((len(state.coef), block.shape[1] + 1)), np.zeros(len(state.coef))
+        if not len(order):
+            return np.zeros((len(state.coef), block.shape[1] + 1)), np.zeros(len(state.coef))
         with self._running:
-            for first in range(0, len(order), GRADIENT_ROWS):
-                some = order[first : first + GRADIENT_ROWS]
-                call = _Call(self, block, some, state, settings, sides, active, len(some))
-                blocks = call.blocks(BLOCKS_EACH * multiprocessors())
-                scratch = self._scratch_for(call, blocks)
-                rows, data, weights = call.arguments[:3]
-                call.launch(call.kernels.slopes, blocks, rows, data, weights, scratch, call.numbers, 0, len(some))
-                if block.sparse:
-                    call.launch(call.kernels.gather, blocks, rows, data, scratch, call.numbers, 0, len(some))
-                call.launch(call.kernels.total, blocks, scratch, call.numbers, block.shape[1], len(some))
-                self._stream.synchronize()
-                sums += scratch.sums.copy_to_host()
-                losses += scratch.losses.copy_to_host().sum(axis=0)
-        return sums, losses
+            work = self._work_for(block, state, GRADIENT_ROWS, len(order))
+            given = work.begin(block, order, state, settings, sides, active)
+            for start in range(0, len(order), work.batch):
+                span = start, min(start + work.batch, len(order))
+                work.slopes(given, *span)
+                work.launch(work.kernels.total, work.blocks, given, "data weights scratch numbers", *span)
+            work.end(None)
+            return work.found("sums").copy(), work.found("totals")[0].sum(axis=1)
 
     def scores(self, block: DeviceBlock, order: np.ndarray, coef: np.ndarray, intercept: np.ndarray) -> np.ndarray:
         """Scores of rows, (n_rows, K), on the host."""
         found = cuda.device_array((len(order), len(coef)), np.float64)
         if len(order):
             with self._running:
-                kernel = kernels(_is_double(block), block.sparse, self.threads).decide
+                kernel = kernels(Shape(_is_double(block), block.sparse), self.threads).decide
                 blocks = max(1, min(len(order), BLOCKS_EACH * multiprocessors()))
                 chosen = cuda.to_device(np.ascontiguousarray(order))
                 given = (chosen, cuda.to_device(np.ascontiguousarray(coef)), cuda.to_device(intercept), found)
@@ -155,116 +187,217 @@ class Card:
         name = device.name.decode() if isinstance(device.name, bytes) else str(device.name)
         return f"{name} {device.uuid}"
 
-    # -- launching --------------------------------------------------------------------------------------
+    # -- working memory ---------------------------------------------------------------------------------
 
-    def _together(self, kernel: Any, arguments: tuple, shared_bytes: int) -> tuple[Any, int]:
+    def _work_for(self, block: DeviceBlock, state: State, batch: int, n_rows: int) -> _Work:
+        """Working memory for such a call; that of the last call, if it was like this one."""
+        # Pieces of a block may differ by a row: that must not ask for other arrays.
+        batch = max(1, min(batch, 1 << max(0, n_rows - 1).bit_length()))
+        key = _Work.key(block, state, batch)
+        if self._work is None or self._work[0] != key:
+            # Let go of before its successor is made: the card need not hold both.
+            self._work = None
+            self._work = key, _Work(self, block, state, batch)
+        return self._work[1]
+
+    def order(self, order: np.ndarray | BatchOrder, keys: Any) -> Any:
+        """Row numbers on the device: at the beginning of an array of the card's own, which the next call writes to."""
+        if self._order is None or len(self._order) < len(order):
+            self._order = None
+            self._order = cuda.device_array(max(1, len(order)), np.int32)
+            self.orders += 1
+        if isinstance(order, BatchOrder):
+            blocks = max(1, min(BLOCKS_EACH * multiprocessors(), -(-len(order) // self.threads.block)))
+            launch = self._permute.get(blocks)
+            if launch is None:
+                kernel = kernels(Shape(False, False), self.threads).permute
+                launch = self._permute[blocks] = Launch(kernel, (blocks, self.threads.block, self._stream, 0))
+            arguments = self._order, order.start, order.stop, order.n_rows, order.bits, keys
+            launch(arguments, (self.orders, None, None, None, None, None))
+        elif len(order):
+            chosen = np.ascontiguousarray(order, dtype=np.int32)
+            self._order[: len(order)].copy_to_device(chosen, stream=self._stream)
+        return self._order
+
+
+class _Work:
+    """What calls of one kind need: kernels, and memory on the card that the next such call uses again.
+
+    What a call gives and takes lies side by side in one piece of memory, here page-locked and on the card, so that one
+    copy brings it and one takes it back: what is found, what is changed, what is only given.
+    """
+
+    def __init__(self, card: Card, block: DeviceBlock, state: State, batch: int):
+        self.card, self.sparse, self.batch = card, block.sparse, batch
+        self.n_problems, self.n_features = state.coef.shape
+        threads, itemsize = card.threads, state.coef.itemsize
+        ahead = batch < LONG_BATCH * multiprocessors()
+        registers = (0, 0) if block.sparse else in_registers(self.n_features, self.n_problems, itemsize, threads, ahead)
+        if registers[0]:
+            self.tiles, self.shared_bytes = (registers[1] * threads.block // threads.warp, 1, 0), 0
+        else:
+            self.tiles = tiling(self.n_features, itemsize, threads, block.sparse)
+            self.shared_bytes = self.tiles[0] * self.tiles[2] * itemsize
+        self.flat = bool(registers[0])
+        self.kernels: Kernels = kernels(
+            Shape(_is_double(block), block.sparse, *registers, ahead and registers[0] > 0), threads
+        )
+        self.each = 1 if block.sparse else self.n_features + 1
+        self._launches: dict[Any, Launch] = {}
+        # Once for the types of all arrays, which say how many blocks there can be.
+        self._pack(state, 1)
+        self.train, most = self._together(block)
+        self.together = self._blocks(most)
+        self.blocks = max(self.together, self._blocks(BLOCKS_EACH * multiprocessors()))
+        self._pack(state, self.blocks)
+
+    @staticmethod
+    def key(block: DeviceBlock, state: State, batch: int) -> tuple:
+        """What tells kinds of calls apart."""
+        arrays = (*block.rows, block.y, block.sample_weight)
+        weighted = len(block.sample_weight) > 0
+        return batch, weighted, tuple(a.dtype for a in arrays), tuple(a.shape for a in state)
+
+    def _blocks(self, most: int) -> int:
+        """Blocks of a launch: as many as there are tiles of rows, or groups of columns."""
+        tiles = -(-self.batch // self.tiles[0])
+        groups = -(-self.n_problems * (self.n_features + 1) // self.card.threads.warp)
+        return max(1, min(most, max(tiles, groups)))
+
+    def _together(self, block: DeviceBlock) -> tuple[Any, int]:
         """The kernel for these types, and how many blocks of it can be at work at once.
 
         They wait for each other between the phases of a batch, so all must be there.
         """
+        kernel = self.kernels.train
         if _SIMULATED:
             return kernel, 1
-        found = kernel.specialize(*arguments)
+        data = Data(block.y, block.sample_weight, self.card.order(np.empty(0, np.int32), None), *self._sides)
+        numbers = numbers_of(Settings(0, 0), 1.0, 0.0, self.tiles)
+        found = kernel.specialize(self._rows(block), data, self._weights, self._scratch, numbers, 1, 1)
         (overload,) = found.overloads.values()
-        return found, int(overload.max_cooperative_grid_blocks(self.threads.block, shared_bytes))
+        return found, int(overload.max_cooperative_grid_blocks(self.card.threads.block, self.shared_bytes))
 
-    def _scratch_for(self, call: _Call, blocks: int) -> Scratch:
-        key = (call.shape, blocks)
-        if self._scratch is None or self._scratch[0] != key:
-            # Let go of before its successor is made: the card need not hold both.
-            self._scratch = None
-            self._scratch = key, call.scratch(blocks)
-        scratch = self._scratch[1]
-        for array in (scratch.losses, scratch.penalties, scratch.sums):
-            array.copy_to_device(np.zeros(array.shape), stream=self._stream)
-        return scratch
+    def _rows(self, block: DeviceBlock) -> Any:
+        return DenseRows(block.flat) if self.flat else block.rows
 
+    def _pack(self, state: State, blocks: int) -> None:
+        """Memory for a call by so many blocks."""
+        k, double = self.n_problems, np.dtype(np.float64)
+        found = {"totals": ((2, k, blocks), double), "sums": ((k, self.n_features + 1), double)}
+        given = {
+            "positive_weight": ((k,), double),
+            "negative_weight": ((k,), double),
+            "active": ((k,), np.dtype(np.uint8)),
+            "keys": ((2 * ROUNDS,), np.dtype(np.int64)),
+        }
+        own = {name: (array.shape, array.dtype) for name, array in weights_of(state).items()}
+        names = (*found, *CHANGED, *(name for name in own if name not in CHANGED), *given)
+        kinds, places, at = found | own | given, {}, 0
+        for name in names:
+            shape, dtype = kinds[name]
+            nbytes = int(np.prod(shape)) * dtype.itemsize
+            places[name] = slice(at, at + nbytes)
+            at += -(-nbytes // _ALIGNED) * _ALIGNED
+        host, device = cuda.pinned_array(at, np.uint8), cuda.device_array(at, np.uint8)
 
-class _Call:
-    """One call on a block: what the kernels are given, and what comes back."""
+        def view(memory: Any, name: str) -> Any:
+            shape, dtype = kinds[name]
+            return memory[places[name]].view(dtype).reshape(shape)
 
-    def __init__(
+        self._host = {name: view(host, name) for name in names}
+        # An empty view has no address.
+        there = {n: view(device, n) if self._host[n].size else cuda.device_array(*kinds[n]) for n in names}
+        first, last = places[CHANGED[0]].start, places[CHANGED[-1]].stop
+        self._up, self._down = (host[first:], device[first:]), (host[:last], device[:last])
+        self._weights = Weights(**{name: there[name] for name in own})
+        self._sides = there["positive_weight"], there["negative_weight"], there["active"]
+        self._keys = there["keys"]
+        self._found = there["totals"], there["sums"]
+        self._scratch = self._scratch_for(blocks)
+
+    def _scratch_for(self, blocks: int) -> Scratch:
+        """Working memory for so many blocks."""
+        k, threads = self.n_problems, self.card.threads
+        in_batch = 0 if self.flat else self.batch
+
+        def zeros(shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
+            array = cuda.device_array(shape, dtype)
+            array.copy_to_device(np.zeros(shape, dtype))
+            return array
+
+        return Scratch(
+            scores=cuda.device_array((in_batch, k), np.float64),
+            slopes=cuda.device_array((in_batch, k), np.float64),
+            losses=zeros((blocks * self.tiles[0], k)),
+            penalties=zeros((blocks * threads.block, k)),
+            totals=self._found[0],
+            partials=cuda.device_array((blocks, k, self.each), np.float64),
+            sums=self._found[1],
+            fixed=zeros((k, self.n_features) if self.sparse else (0, 0), np.int64),
+            peaks=zeros((blocks,)),
+        )
+
+    def begin(
         self,
-        card: Card,
         block: DeviceBlock,
-        order: np.ndarray,
+        order: np.ndarray | BatchOrder,
         state: State,
         settings: Settings,
         sides: tuple[np.ndarray, np.ndarray],
         active: np.ndarray,
-        batch: int,
-    ):
-        self.card, self.block, self.settings = card, block, settings
-        self.batch = max(1, min(batch, len(order)))
-        self.n_problems, self.n_features = state.coef.shape
-        double, itemsize = _is_double(block), state.coef.itemsize
-        tiles = tiling(self.n_features, itemsize, card.threads, block.sparse)
-        self.tile_rows, self.shared_bytes = tiles[0], tiles[0] * tiles[2] * itemsize
-        self.kernels: Kernels = kernels(double, block.sparse, card.threads)
-        self.numbers = numbers_of(settings, state.clock[0], block.largest, tiles)
-        self.double = double
+    ) -> dict[str, tuple[Any, Any]]:
+        """Bring what a call is given to the card; the arguments of its kernels, and what tells them apart."""
+        given = dict(zip(("positive_weight", "negative_weight", "active"), (*sides, active), strict=True))
+        for name, array in (weights_of(state) | given).items():
+            self._host[name][...] = array
+        if isinstance(order, BatchOrder):
+            self._host["keys"][...] = order.keys
+        self._up[1].copy_to_device(self._up[0], stream=self.card._stream)
+        chosen = self.card.order(order, self._keys)
+        width = columns_of_a_block(self.n_problems * self.each, self.together, self.card.threads)
+        numbers = numbers_of(settings, state.clock[0], block.largest, self.tiles, width)
+        return {
+            "rows": (self._rows(block), block.serial),
+            "data": (Data(block.y, block.sample_weight, chosen, *self._sides), (block.serial, self.card.orders)),
+            "weights": (self._weights, 0),
+            "scratch": (self._scratch, 0),
+            "numbers": (numbers, None),
+        }
 
-        def sent(array: np.ndarray) -> Any:
-            return cuda.to_device(np.ascontiguousarray(array), stream=card._stream)
+    def slopes(self, given: dict[str, tuple[Any, Any]], start: int, stop: int) -> None:
+        """The gradient of rows: of dense ones the sums of each block, of sparse ones those of columns too."""
+        self.launch(self.kernels.slopes, self.blocks, given, "rows data weights scratch numbers", start, stop)
+        if self.sparse:
+            self.launch(self.kernels.gather, self.blocks, given, "rows data scratch numbers", start, stop)
 
-        chosen = sent(order), sent(sides[0]), sent(sides[1]), sent(np.asarray(active, dtype=np.uint8))
-        self.weights = Weights(**{name: sent(array) for name, array in weights_of(state).items()})
-        data = Data(block.y, block.sample_weight, *chosen)
-        self._given = block.rows, data, self.weights
-        self.arguments: tuple = (*self._given, self.scratch(0), self.numbers, self.batch)
+    def launch(self, kernel: Any, blocks: int, given: dict[str, tuple[Any, Any]], chosen: str, *further: int) -> None:
+        """Run a kernel, with the arguments that it takes of those ``given``, after those before it."""
+        launch = self._launches.get(kernel)
+        if launch is None:
+            shape = blocks, self.card.threads.block, self.card._stream, self.shared_bytes
+            launch = self._launches[kernel] = Launch(kernel, shape)
+        arguments, names = zip(*(given[name] for name in chosen.split()), strict=True)
+        launch((*arguments, *further), (*names, *(None for _ in further)))
 
-    @property
-    def shape(self) -> tuple:
-        """What the sizes of the working memory follow from."""
-        return self.batch, self.n_problems, self.n_features, self.block.sparse, self.tile_rows
+    def end(self, state: State | None) -> None:
+        """Wait for the kernels, and take what they have changed over into ``state``."""
+        self._down[1].copy_to_host(self._down[0], stream=self.card._stream)
+        self.card._stream.synchronize()
+        if state is not None:
+            for name in CHANGED:
+                getattr(state, name)[...] = self._host[name]
 
-    def blocks(self, most: int) -> int:
-        """Blocks of a launch: as many as there are tiles of rows, or groups of columns."""
-        tiles = -(-self.batch // self.tile_rows)
-        groups = self.n_problems * (self.n_features // self.card.threads.warp + 1)
-        return max(1, min(most, max(tiles, groups)))
+    def found(self, name: str) -> np.ndarray:
+        """Of the last call: "totals" (2, K, blocks), or "sums" (K, d + 1); the next one writes to it."""
+        return self._host[name]
 
-    def scratch(self, blocks: int) -> Scratch:
-        """Working memory for so many blocks; for none, its types."""
-        k, batch = self.n_problems, self.batch if blocks else 0
-        columns = 1 if self.block.sparse else self.n_features + 1
-
-        def empty(shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
-            return cuda.to_device(np.zeros(shape if blocks else (0,) * len(shape), dtype))
-
-        return Scratch(
-            scores=empty((batch, k)),
-            slopes=empty((batch, k)),
-            losses=empty((blocks * self.tile_rows, k)),
-            penalties=empty((blocks * self.card.threads.warp, k)),
-            partials=empty((blocks, k, columns)),
-            sums=empty((k, self.n_features + 1)),
-            fixed=empty((k, self.n_features) if self.block.sparse else (0, 0), np.int64),
-            peaks=empty((blocks,)),
-        )
-
-    def launch(self, kernel: Any, blocks: int, *arguments: Any) -> None:
-        """Run a kernel after those before it."""
-        kernel[blocks, self.card.threads.block, self.card._stream, self.shared_bytes](*arguments)
-
-    def adopt(self, state: State) -> None:
-        """Take the parameters over that the kernels have changed."""
-        for name in CHANGED:
-            array = getattr(state, name)
-            if array.size:
-                array[...] = getattr(self.weights, name).copy_to_host()
-
-    def totals(self, scratch: Scratch) -> np.ndarray:
+    def totals(self, settings: Settings) -> np.ndarray:
         """Sums of the losses, and of the losses with their penalties."""
-        totals = np.zeros((2, self.n_problems))
-        totals[0] = scratch.losses.copy_to_host().sum(axis=0)
-        penalty = scratch.penalties.copy_to_host().sum(axis=0)
-        totals[1] = totals[0]
-        if self.settings.mode == SOFTMAX:
-            totals[1, 0] += penalty.sum()
-        else:
-            totals[1] += penalty
-        return totals
+        loss, penalty = self.found("totals")[:, :, : self.together].sum(axis=2)
+        if settings.mode == SOFTMAX:
+            penalty = np.where(np.arange(self.n_problems) == 0, penalty.sum(), 0.0)
+        return np.stack([loss, loss + penalty])
 
 
 class _CudaBus:
@@ -286,6 +419,26 @@ class _CudaBus:
         event.record(self._stream)
         return _Sent(event)
 
+    def lock(self, address: int, nbytes: int) -> bool:
+        if _SIMULATED:
+            return False
+        from numba.cuda.cudadrv.driver import CudaAPIError, driver
+
+        cuda.current_context()
+        try:
+            driver.cuMemHostRegister(address, nbytes, 0)
+        except CudaAPIError:
+            # Memory of another kind, as of a file, or more than the system lets be locked.
+            return False
+        return True
+
+    def unlock(self, address: int) -> None:
+        from numba.cuda.cudadrv.driver import driver
+
+        # This thread may be any: that of whoever let go of the array.
+        cuda.current_context()
+        driver.cuMemHostUnregister(address)
+
 
 def _pool_memory() -> tuple[int, int]:
     """Free and all bytes of a card whose memory RMM gives out.
@@ -306,6 +459,11 @@ class _Sent:
 
 def _is_double(block: DeviceBlock) -> bool:
     return np.dtype(block.rows[0].dtype) == np.float64
+
+
+def cores() -> int:
+    """Of the host that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

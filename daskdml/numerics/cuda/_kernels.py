@@ -1,10 +1,11 @@
 """Minibatch kernels: margins, derivatives and gradient of a batch, and the step along it.
 
 A batch has phases, between which all blocks of the grid wait for each other. Dense rows: each block takes tiles of
-rows into shared memory, so they come from device memory once, and adds up its own gradient; then each column is
-summed over blocks, and stepped. Sparse rows: scores and slopes; then products are added column by column as whole
-numbers of a unit that is chosen for the batch, because whole numbers add up to the same sum in any order; then the
-step. No sum depends on the order in which threads come: the same card gives the same bits.
+rows into shared memory (rows of one problem, if not too long, into registers: see ``_warps``), so they come from device
+memory once, and adds up its own gradient; then each column is summed over blocks, and stepped. Sparse rows: scores and
+slopes; then products are added column by column as whole numbers of a unit that is chosen for the batch, because whole
+numbers add up to the same sum in any order; then the step. No sum depends on the order in which threads come: the same
+card gives the same bits.
 
 The phases are device functions. One launch runs them all for all batches of a block of data (``train``), the grid
 synchronised in between; the others run a phase each.
@@ -19,24 +20,27 @@ from typing import Any, NamedTuple
 from numba import config, cuda, float32, float64, int64
 
 from daskdml.numerics._settings import ADAGRAD, SOFTMAX
-from daskdml.numerics.cuda._layout import Threads
-from daskdml.numerics.cuda._parts import class_weight, rate_at, row_gradient, softmax_row
+from daskdml.numerics.cuda._layout import Shape, Threads
+from daskdml.numerics.cuda._parts import class_weight, place_of, rate_at, row_gradient, softmax_row
+from daskdml.numerics.cuda._warps import exchanges, warp_phases
 
 # What whole numbers may add up to; half of an int64's range is left for rounding.
 _WHOLE = 2.0**62
 # Left alone, the compiler keeps sizes and strides of all arrays in registers, 255 a thread: one block then fills a
-# multiprocessor, too few to wait for memory with. With 64 four do, and what is spilt stays in the first level of cache.
-# The simulator has no registers to speak of.
-_COMPILED: dict[str, Any] = {} if config.ENABLE_CUDASIM else {"max_registers": 64}
+# multiprocessor, too few to wait for memory with. With 64 four do, and what is spilt stays in the first level of cache;
+# with rows in registers two must be enough.
+_REGISTERS, _REGISTERS_WITH_ROWS = 64, 128
 
 
 class Kernels(NamedTuple):
     """Compiled for one kind of rows, one dtype and one number of threads.
 
     ``train`` runs all batches of a visit and steps after each. ``slopes``, ``gather``, ``step`` run a phase of a
-    batch each, ``total`` adds up its gradient instead of a step, ``decide`` gives the scores of rows.
+    batch each, ``total`` adds up its gradient instead of a step, ``decide`` gives the scores of rows, ``permute``
+    makes a :class:`daskdml.numerics.BatchOrder`.
     """
 
+    permute: Any
     train: Any
     slopes: Any
     gather: Any
@@ -115,10 +119,14 @@ def _stepped_intercept(numbers, weights, k, mean, clock, rows, active):
 
 
 @cache
-def kernels(double: bool, sparse: bool, threads: Threads) -> Kernels:
+def kernels(shape: Shape, threads: Threads) -> Kernels:
     """The kernels for rows of float64 or float32, sparse or dense."""
+    double, sparse, columns, rows_at_once, ahead = shape
     real = float64 if double else float32
     THREADS, WARP = threads.block, threads.warp
+    # The simulator has no registers to speak of.
+    registers = _REGISTERS_WITH_ROWS if columns else _REGISTERS
+    compiled: dict[str, Any] = {} if config.ENABLE_CUDASIM else {"max_registers": registers}
     # Products of the rows' own precision that are added up before their sum goes to a longer one.
     SHORT = 32
 
@@ -176,8 +184,43 @@ def kernels(double: bool, sparse: bool, threads: Threads) -> Kernels:
                         short += real(scratch.slopes[place + r, k]) * rows.X[data.order[first + r], j]
                 scratch.partials[block, k, j] += short
 
+    of_lane, of_neighbour = exchanges(threads)
+
     @cuda.jit(device=True)
-    def slopes_of(rows, data, weights, scratch, numbers, start, stop):
+    def largest_of_threads(part, value):
+        """The largest value of a block's threads, to all of them. Shared memory is the caller's: a function that has
+        its own cannot be a part of two others.
+        """
+        tid, mask = cuda.threadIdx.x, WARP // 2
+        while mask > 0:
+            value = max(value, of_neighbour(value, mask))
+            mask //= 2
+        part[tid] = value
+        cuda.syncthreads()
+        for other in range(0, THREADS, WARP):
+            value = max(value, part[other])
+        cuda.syncthreads()
+        return value
+
+    @cuda.jit(device=True)
+    def sum_of_threads(part, value, width):
+        """Sums over threads that are ``width`` apart, a power of 2; to the first ``width`` threads."""
+        tid, mask = cuda.threadIdx.x, WARP // 2
+        while mask > 0:
+            other = of_neighbour(value, mask)
+            if mask >= width:
+                value += other
+            mask //= 2
+        part[tid] = value
+        cuda.syncthreads()
+        value = 0.0
+        for other in range(tid % width, THREADS, WARP):
+            value += part[other]
+        cuda.syncthreads()
+        return value
+
+    @cuda.jit(device=True)
+    def tile_slopes(rows, data, weights, scratch, numbers, start, stop):
         """Scores and slopes of this block's rows of a batch; of dense rows their gradient too."""
         tile = cuda.shared.array(0, real)
         part = cuda.shared.array(THREADS, float64)
@@ -223,26 +266,39 @@ def kernels(double: bool, sparse: bool, threads: Threads) -> Kernels:
                 add_tile(rows, tile, data, scratch, numbers, first, place, count)
             cuda.syncthreads()
             first += cuda.gridDim.x * numbers.tile_rows
-        part[tid] = peak
-        cuda.syncthreads()
+        peak = largest_of_threads(part, peak)
         if tid == 0:
-            for other in range(1, THREADS):
-                peak = max(peak, part[other])
             scratch.peaks[block] = peak
+
+    load_warp: Any = None
+    visit_warp: Any = None
+    if columns:
+        load_warp, visit_warp = warp_phases(shape, threads)
+    # Entries of rows that a thread has in registers.
+    ENTRIES = max(1, columns * rows_at_once)
+    BLOCK_ROWS = THREADS // WARP * rows_at_once
+
+    @cuda.jit(device=True)
+    def warp_first(block, start):
+        """Where the rows of this warp begin in a batch."""
+        return start + block * BLOCK_ROWS + cuda.threadIdx.x // WARP * rows_at_once
+
+    @cuda.jit(device=True)
+    def warp_slopes(rows, data, weights, scratch, numbers, start, stop):
+        values = cuda.local.array(ENTRIES, real)
+        y, weight = 0.0, 0.0
+        if ahead:
+            y, weight = load_warp(rows, data, weights, values, warp_first(cuda.blockIdx.x, start), stop)
+        visit_warp(rows, data, weights, scratch, numbers, values, y, weight, start, stop)
+
+    slopes_of = warp_slopes if columns else tile_slopes
 
     @cuda.jit(device=True)
     def largest_peak(scratch, part):
-        # Shared memory is the caller's: a function that has its own cannot be a part of two others.
-        tid = cuda.threadIdx.x
         peak = 0.0
-        for other in range(tid, scratch.peaks.shape[0], THREADS):
+        for other in range(cuda.threadIdx.x, cuda.gridDim.x, THREADS):
             peak = max(peak, scratch.peaks[other])
-        part[tid] = peak
-        cuda.syncthreads()
-        for other in range(THREADS):
-            peak = max(peak, part[other])
-        cuda.syncthreads()
-        return peak
+        return largest_of_threads(part, peak)
 
     @cuda.jit(device=True)
     def gather_of(rows, data, scratch, numbers, start, stop):
@@ -268,74 +324,134 @@ def kernels(double: bool, sparse: bool, threads: Threads) -> Kernels:
             p += cuda.gridDim.x * numbers.tile_rows
 
     @cuda.jit(device=True)
-    def column_sum(scratch, part, k, j, n_features, unit):
-        """The sum over the batch of column ``j`` of the gradient, in the threads of the first warp.
-
-        All threads of a block come here together: those of other warps bring their share of the blocks' sums.
-        """
-        tid = cuda.threadIdx.x
-        total = 0.0
-        if j <= n_features and (not sparse or j == n_features):
-            column = scratch.partials.shape[2] - 1 if j == n_features else j
-            for other in range(tid // WARP, scratch.partials.shape[0], THREADS // WARP):
-                total += scratch.partials[other, k, column]
-        part[tid] = total
-        cuda.syncthreads()
-        if tid < WARP:
-            total = 0.0
-            for other in range(tid, THREADS, WARP):
-                total += part[other]
-            if sparse and j < n_features:
-                total = scratch.fixed[k, j] * unit
-                scratch.fixed[k, j] = 0
-        cuda.syncthreads()
-        return total
-
-    @cuda.jit(device=True)
     def unit_of(scratch, part, numbers, rows):
         """What a whole number of :func:`gather_of` stands for; not a number where a slope was none."""
-        if not sparse:
-            return 1.0
         bound = largest_peak(scratch, part) * numbers.largest * rows
         return math.nan if math.isinf(bound) or bound != bound else bound / _WHOLE
 
     @cuda.jit(device=True)
-    def step_of(data, weights, scratch, numbers, start, stop):
-        part = cuda.shared.array(THREADS, float64)
-        tid, n_rows = cuda.threadIdx.x, float64(stop - start)
-        n_problems, n_features = weights.coef.shape
-        unit = unit_of(scratch, part, numbers, n_rows)
-        clock = numbers.clock + start
-        groups = n_features // WARP + 1
-        group = cuda.blockIdx.x
-        while group < groups * n_problems:
-            k, j = group // groups, (group % groups) * WARP + tid % WARP
-            total = column_sum(scratch, part, k, j, n_features, unit)
-            if tid < WARP and j < n_features:
-                penalty = _stepped(numbers, weights, k, j, total / n_rows, clock, n_rows, data.active[k])
-                scratch.penalties[cuda.blockIdx.x * WARP + tid, k] += n_rows * penalty
-            elif tid < WARP and j == n_features:
-                _stepped_intercept(numbers, weights, k, total / n_rows, clock, n_rows, data.active[k])
-            group += cuda.gridDim.x
+    def stepped(data, weights, scratch, numbers, k, j, total, n_rows, clock, fresh):
+        """A step of one weight, or of an intercept, along the sum of a batch's gradient."""
+        if j == weights.coef.shape[1]:
+            _stepped_intercept(numbers, weights, k, total / n_rows, clock, n_rows, data.active[k])
+            return
+        penalty = _stepped(numbers, weights, k, j, total / n_rows, clock, n_rows, data.active[k])
+        scratch.penalties[cuda.blockIdx.x * THREADS + cuda.threadIdx.x, k] += n_rows * penalty
 
-    @cuda.jit(**_COMPILED)
-    def train(rows, data, weights, scratch, numbers, batch):
+    @cuda.jit(device=True)
+    def summed(data, weights, scratch, numbers, k, j, total, n_rows, clock, fresh):
+        """No step: the sum is kept."""
+        scratch.sums[k, j] = total if fresh else scratch.sums[k, j] + total
+
+    def over_columns(act):
+        """A phase that gives each column's sum over the batch to ``act``, in one thread of the grid."""
+
+        @cuda.jit(device=True)
+        def columns_of_blocks(data, weights, scratch, numbers, part, n_rows, clock, fresh):
+            # Each block has added up its rows by itself: of dense rows all columns, of sparse ones the intercept's.
+            tid, width = cuda.threadIdx.x, numbers.width
+            n_features = weights.coef.shape[1]
+            each = scratch.partials.shape[2]
+            first = cuda.blockIdx.x * width
+            while first < each * weights.coef.shape[0]:
+                column = first + tid % width
+                k, j = column // each, column % each
+                total = 0.0
+                if k < weights.coef.shape[0]:
+                    for other in range(tid // width, cuda.gridDim.x, THREADS // width):
+                        total += scratch.partials[other, k, j]
+                total = sum_of_threads(part, total, width)
+                if tid < width and k < weights.coef.shape[0]:
+                    place = n_features if sparse else j
+                    act(data, weights, scratch, numbers, k, place, total, n_rows, clock, fresh)
+                first += cuda.gridDim.x * width
+
+        @cuda.jit(device=True)
+        def phase(data, weights, scratch, numbers, start, stop, fresh):
+            part = cuda.shared.array(THREADS, float64)
+            n_rows, clock = float64(stop - start), numbers.clock + start
+            columns_of_blocks(data, weights, scratch, numbers, part, n_rows, clock, fresh)
+            if sparse:
+                n_features = weights.coef.shape[1]
+                unit = unit_of(scratch, part, numbers, n_rows)
+                at = cuda.blockIdx.x * THREADS + cuda.threadIdx.x
+                while at < n_features * weights.coef.shape[0]:
+                    k, j = at // n_features, at % n_features
+                    total = scratch.fixed[k, j] * unit
+                    scratch.fixed[k, j] = 0
+                    act(data, weights, scratch, numbers, k, j, total, n_rows, clock, fresh)
+                    at += cuda.gridDim.x * THREADS
+
+        return phase
+
+    step_of, sum_of = over_columns(stepped), over_columns(summed)
+
+    @cuda.jit(device=True)
+    def tally(scratch, numbers, fresh):
+        """Add up what this block's threads have noted of losses and penalties."""
+        part = cuda.shared.array(THREADS, float64)
+        tid, block = cuda.threadIdx.x, cuda.blockIdx.x
+        cuda.syncthreads()
+        for k in range(scratch.totals.shape[1]):
+            loss = 0.0
+            for row in range(tid, numbers.tile_rows, THREADS):
+                loss += scratch.losses[block * numbers.tile_rows + row, k]
+                scratch.losses[block * numbers.tile_rows + row, k] = 0.0
+            penalty = scratch.penalties[block * THREADS + tid, k]
+            scratch.penalties[block * THREADS + tid, k] = 0.0
+            loss, penalty = sum_of_threads(part, loss, 1), sum_of_threads(part, penalty, 1)
+            if tid == 0:
+                scratch.totals[0, k, block] = loss if fresh else scratch.totals[0, k, block] + loss
+                scratch.totals[1, k, block] = penalty if fresh else scratch.totals[1, k, block] + penalty
+
+    @cuda.jit
+    def permute(order, start, stop, n_rows, bits, keys):
+        p = start + cuda.grid(1)
+        while p < stop:
+            order[p - start] = place_of(p, n_rows, bits, keys)
+            p += cuda.gridsize(1)
+
+    @cuda.jit(**compiled)
+    def train_tiles(rows, data, weights, scratch, numbers, batch, n_rows):
         grid = cuda.cg.this_grid()
-        start, n_rows = 0, data.order.shape[0]
+        start = 0
         while start < n_rows:
             stop = min(n_rows, start + batch)
-            slopes_of(rows, data, weights, scratch, numbers, start, stop)
+            tile_slopes(rows, data, weights, scratch, numbers, start, stop)
             grid.sync()
             if sparse:
                 gather_of(rows, data, scratch, numbers, start, stop)
                 grid.sync()
-            step_of(data, weights, scratch, numbers, start, stop)
+            step_of(data, weights, scratch, numbers, start, stop, False)
             grid.sync()
             start = stop
+        tally(scratch, numbers, True)
 
-    @cuda.jit(**_COMPILED)
+    @cuda.jit(**compiled)
+    def train_warps(rows, data, weights, scratch, numbers, batch, n_rows):
+        grid = cuda.cg.this_grid()
+        values = cuda.local.array(ENTRIES, real)
+        start, stop = 0, min(n_rows, batch)
+        y, weight = 0.0, 0.0
+        if ahead:
+            y, weight = load_warp(rows, data, weights, values, warp_first(cuda.blockIdx.x, 0), stop)
+        while start < n_rows:
+            visit_warp(rows, data, weights, scratch, numbers, values, y, weight, start, stop)
+            after = min(n_rows, stop + batch)
+            if ahead and stop < n_rows:
+                y, weight = load_warp(rows, data, weights, values, warp_first(cuda.blockIdx.x, stop), after)
+            grid.sync()
+            step_of(data, weights, scratch, numbers, start, stop, False)
+            grid.sync()
+            start, stop = stop, after
+        tally(scratch, numbers, True)
+
+    train = train_warps if columns else train_tiles
+
+    @cuda.jit(**compiled)
     def slopes(rows, data, weights, scratch, numbers, start, stop):
         slopes_of(rows, data, weights, scratch, numbers, start, stop)
+        tally(scratch, numbers, start == 0)
 
     @cuda.jit
     def gather(rows, data, scratch, numbers, start, stop):
@@ -344,21 +460,12 @@ def kernels(double: bool, sparse: bool, threads: Threads) -> Kernels:
 
     @cuda.jit
     def step(data, weights, scratch, numbers, start, stop):
-        step_of(data, weights, scratch, numbers, start, stop)
+        step_of(data, weights, scratch, numbers, start, stop, False)
+        tally(scratch, numbers, False)
 
     @cuda.jit
-    def total(scratch, numbers, n_features, n_rows):
-        part = cuda.shared.array(THREADS, float64)
-        tid = cuda.threadIdx.x
-        unit = unit_of(scratch, part, numbers, float64(n_rows))
-        groups = n_features // WARP + 1
-        group = cuda.blockIdx.x
-        while group < groups * scratch.sums.shape[0]:
-            k, j = group // groups, (group % groups) * WARP + tid % WARP
-            found = column_sum(scratch, part, k, j, n_features, unit)
-            if tid < WARP and j <= n_features:
-                scratch.sums[k, j] += found
-            group += cuda.gridDim.x
+    def total(data, weights, scratch, numbers, start, stop):
+        sum_of(data, weights, scratch, numbers, start, stop, start == 0)
 
     @cuda.jit
     def decide(rows, order, coef, intercept, scores):
@@ -389,4 +496,4 @@ def kernels(double: bool, sparse: bool, threads: Threads) -> Kernels:
                 cuda.syncthreads()
             first += cuda.gridDim.x * warps
 
-    return Kernels(train, slopes, gather, step, total, decide)
+    return Kernels(permute, train, slopes, gather, step, total, decide)

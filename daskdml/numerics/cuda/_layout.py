@@ -12,6 +12,11 @@ from daskdml.numerics._settings import NO_PENALTY, Settings, State
 TILE_BYTES = 40 * 1024
 # Rows of a tile: sums over so many are kept in X's own precision, longer ones in float64.
 TILE_ROWS = 32
+# Bytes of rows that a thread takes into its registers at once. Twice as many, where a visit is long, are more loads in
+# flight; where batches are short, so many are loaded ahead of the next one, and are there while the grid waits.
+REGISTER_BYTES = 128
+# Rows that make a batch long, for each multiprocessor.
+LONG_BATCH = 256
 
 
 class Threads(NamedTuple):
@@ -41,7 +46,8 @@ class Numbers(NamedTuple):
     largest: float  # |value| of the sparse rows
     tile_rows: int
     lanes: int  # threads that share a row
-    pitch: int  # of a tile's rows in shared memory; 0 where they do not fit
+    pitch: int  # of a tile's rows in shared memory; 0 where they do not fit, or where they go to registers
+    width: int  # columns that a block sums up side by side; a power of 2
 
 
 class Data(NamedTuple):
@@ -72,16 +78,60 @@ class Scratch(NamedTuple):
 
     scores: Any  # (rows of a batch, K)
     slopes: Any  # (rows of a batch, K): derivatives by the score, weighted
-    losses: Any  # (rows of all tiles at work, K): summed over the call
-    penalties: Any  # (threads that step, K): summed over the call
+    losses: Any  # (rows of all tiles at work, K): summed over the launch; zero between launches
+    penalties: Any  # (all threads, K): summed over the launch; zero between launches
+    totals: Any  # (2, K, blocks): sums of losses and of penalties, over the call
     partials: Any  # (blocks, K, d + 1), or (blocks, K, 1) of sparse rows: sums of the batch; last, the intercept's
-    sums: Any  # (K, d + 1) float64: what a batch adds up to, where no step is made
-    fixed: Any  # (K, d) int64: sums of sparse rows in units of a batch's own
+    sums: Any  # (K, d + 1) float64: what the call adds up to, where no step is made
+    fixed: Any  # (K, d) int64: sums of sparse rows in units of a batch's own; zero between batches
     peaks: Any  # (blocks,): the largest |slope| of the batch
 
 
 # What a state and Weights have in common; eta is read only.
 CHANGED = ("coef", "intercept", "average_coef", "average_intercept", "squares", "intercept_squares")
+
+
+class Shape(NamedTuple):
+    """What kernels are compiled for; ``columns`` and ``rows_at_once`` are of rows in registers, or 0.
+
+    ``ahead`` says that the first rows of a batch are loaded before the step of the one before it.
+    """
+
+    double: bool
+    sparse: bool
+    columns: int = 0
+    rows_at_once: int = 0
+    ahead: bool = False
+
+
+def in_registers(n_features: int, n_problems: int, itemsize: int, threads: Threads, ahead: bool) -> tuple[int, int]:
+    """Columns of a row that a thread has, and rows that a warp takes at once, a power of 2; zeros where too long.
+
+    Examples
+    --------
+    >>> in_registers(100, 1, 4, Threads(), ahead=True), in_registers(100, 1, 4, Threads(), ahead=False)
+    ((4, 8), (4, 16))
+    >>> in_registers(784, 1, 4, Threads(), ahead=True)
+    (25, 2)
+    >>> in_registers(784, 10, 4, Threads(), ahead=True), in_registers(3000, 1, 4, Threads(), ahead=True)
+    ((0, 0), (0, 0))
+    """
+    columns = max(1, -(-n_features // threads.warp))
+    fits = REGISTER_BYTES // itemsize // columns
+    fits = min(threads.warp, fits if ahead and fits >= 4 else 2 * REGISTER_BYTES // itemsize // columns)
+    return (columns, 1 << (fits.bit_length() - 1)) if fits and n_problems == 1 else (0, 0)
+
+
+def columns_of_a_block(n_columns: int, blocks: int, threads: Threads) -> int:
+    """How many columns a block sums up side by side, so that all blocks have some.
+
+    Examples
+    --------
+    >>> columns_of_a_block(101, 264, Threads()), columns_of_a_block(7850, 264, Threads())
+    (1, 32)
+    """
+    wanted = -(-n_columns // max(1, blocks))
+    return min(threads.warp, 1 << (wanted - 1).bit_length())
 
 
 def tiling(n_features: int, itemsize: int, threads: Threads, sparse: bool) -> tuple[int, int, int]:
@@ -110,7 +160,9 @@ def tiling(n_features: int, itemsize: int, threads: Threads, sparse: bool) -> tu
     return rows, lanes, pitch
 
 
-def numbers_of(settings: Settings, clock: float, largest: float, tiles: tuple[int, int, int]) -> Numbers:
+def numbers_of(
+    settings: Settings, clock: float, largest: float, tiles: tuple[int, int, int], width: int = 1
+) -> Numbers:
     """The settings of a model as numbers for a kernel."""
     return Numbers(
         int(settings.loss),
@@ -129,6 +181,7 @@ def numbers_of(settings: Settings, clock: float, largest: float, tiles: tuple[in
         float(clock),
         float(largest),
         *tiles,
+        width,
     )
 
 

@@ -14,6 +14,7 @@ from numba import cuda
 
 from daskdml.numerics._losses import value_and_slope
 from daskdml.numerics._sgd import learning_rate
+from daskdml.numerics._shuffle import batch_row
 from daskdml.numerics._targets import independent_gradient, problem_target, problem_weight, softmax_gradient
 
 
@@ -36,3 +37,4 @@ row_gradient = on_device(
 softmax_row = on_device(softmax_gradient, exp_of_negative=_exp)
 class_weight = on_device(problem_weight)
 rate_at = on_device(learning_rate)
+place_of = on_device(batch_row)

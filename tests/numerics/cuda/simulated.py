@@ -11,6 +11,8 @@ import dask.array as da
 import numpy as np
 import scipy.sparse as sp
 from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
+from numba.cuda.simulator.kernelapi import FakeCUDAShared
+from numba.np.numpy_support import as_dtype
 
 from daskdml import Averaging, numerics
 from daskdml.data import _stream as streaming
@@ -76,20 +78,20 @@ def apart(a, b):
 
 def stepwise(p, card, blocks):
     """The phases of a batch launched one by one, by several blocks: what one launch does by one block here."""
-    state, totals = copy_state(p.state), None
-    call = _card._Call(card, put(card, p), p.order, state, p.settings, p.sides, p.active, BATCH)
-    scratch = call.scratch(blocks)
-    rows, data, weights = call.arguments[:3]
+    state = copy_state(p.state)
+    block = put(card, p)
+    call = _card._Work(card, block, state, BATCH)
+    call.together = blocks
+    call._pack(state, blocks)
+    call.blocks = blocks
+    given = call.begin(block, p.order, state, p.settings, p.sides, p.active)
     for start in range(0, len(p.order), BATCH):
         span = (start, min(start + BATCH, len(p.order)))
-        call.launch(call.kernels.slopes, blocks, rows, data, weights, scratch, call.numbers, *span)
-        if call.block.sparse:
-            call.launch(call.kernels.gather, blocks, rows, data, scratch, call.numbers, *span)
-        call.launch(call.kernels.step, blocks, data, weights, scratch, call.numbers, *span)
-    call.adopt(state)
+        call.slopes(given, *span)
+        call.launch(call.kernels.step, blocks, given, "data weights scratch numbers", *span)
+    call.end(state)
     state.clock[0] += len(p.order)
-    totals = call.totals(scratch)
-    return state, totals
+    return state, call.totals(p.settings)
 
 
 def gradients(p, card):
@@ -189,13 +191,30 @@ def mixed(lazy):
 
 def kernels(card):
     result = {name: apart(on_cpu(problem(**case)), on_card(problem(**case), card)) for name, case in CASES.items()}
-    _layout.TILE_BYTES = 0
-    result["rows too long for a tile"] = apart(on_cpu(problem()), on_card(problem(), card))
-    _layout.TILE_BYTES = 40 * 1024
-    result["threads of a real card"] = apart(on_cpu(problem()), on_card(problem(), Card()))
-    for sparse in (False, True):
-        p = problem(mode="ova", loss="hinge", sparse=sparse, schedule="adagrad")
-        kind = "sparse" if sparse else "dense"
+    # A warp of 4 takes 2 rows of 7 at once, then none: neighbours share a row, and rows go to shared memory.
+    for nbytes in (8, 0):
+        _layout.REGISTER_BYTES = nbytes
+        for name in ("binary", "regression"):
+            loss = {"loss": "squared_error"} if name == "regression" else {}
+            _card.LONG_BATCH = 0 if name == "regression" else 256
+            result[f"{nbytes} bytes in registers, {name}"] = apart(
+                on_cpu(problem(name, **loss)), on_card(problem(name, **loss), Card(card.threads))
+            )
+    _layout.TILE_BYTES, _card.LONG_BATCH = 0, 256
+    result["rows too long for a tile"] = apart(on_cpu(problem()), on_card(problem(), Card(card.threads)))
+    _layout.TILE_BYTES, _layout.REGISTER_BYTES = 40 * 1024, 128
+    order = numerics.BatchOrder(N, 5)[3:20]
+    p = problem()
+    p.order = np.asarray(order)
+    expected = on_cpu(p)
+    p.order = order
+    none = problem()
+    none.order = none.order[:0]
+    result["no rows"] = apart(on_cpu(none), on_card(none, Card(card.threads)))
+    result["an order made on the device"] = apart(expected, on_card(p, card))
+    for mode, sparse in (("ova", False), ("ova", True), ("binary", False)):
+        p = problem(mode=mode, loss="hinge", sparse=sparse, schedule="adagrad")
+        kind = "sparse" if sparse else f"dense, {mode}"
         result[f"several blocks, {kind}"] = apart(on_cpu(p), stepwise(p, card, 3))
         first, second = (stepwise(p, card, 3) for _ in range(2))
         same = all(np.array_equal(x, y) for x, y in zip(first[0], second[0], strict=True))
@@ -210,7 +229,24 @@ def kernels(card):
     return result
 
 
+def shared_array(self, shape, dtype):
+    """Shared memory by the line that asks for it, as numba's simulator has it, but one for all threads.
+
+    There, two threads that ask at the same time for the first time are given one each.
+    """
+    if shape == 0:
+        return shared_array_before(self, shape, dtype)
+    frame = sys._getframe(1)
+    array = np.empty(shape, as_dtype(dtype))
+    return self._allocations.setdefault((frame.f_code.co_filename, frame.f_lineno), array)
+
+
+shared_array_before = FakeCUDAShared.array
+FakeCUDAShared.array = shared_array
+
 if __name__ == "__main__":
+    # Each thread of a block is one of Python's here, and polls for the others: they must take turns often.
+    sys.setswitchinterval(1e-4)
     small = Threads(8, 4)
     if sys.argv[1] == "kernels":
         print(json.dumps(kernels(Card(small))))

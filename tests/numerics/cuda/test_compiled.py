@@ -25,7 +25,7 @@ from numba.cuda import dispatcher
 
 from daskdml.numerics import CsrRows, DenseRows, Settings
 from daskdml.numerics.cuda._kernels import kernels
-from daskdml.numerics.cuda._layout import Data, Scratch, Threads, Weights, numbers_of
+from daskdml.numerics.cuda._layout import Data, Scratch, Shape, Threads, Weights, numbers_of
 
 cc = int(sys.argv[1]), int(sys.argv[2])
 # Parts are compiled for the card of the process, which there is none of.
@@ -37,26 +37,33 @@ def empty(*shape, dtype="f8"):
     return np.zeros(shape, dtype)
 
 
+def rows_of(sparse, columns):
+    if sparse:
+        return CsrRows(empty(4, dtype=real), order, order)
+    return DenseRows(empty(36, dtype=real) if columns else empty(4, 9, dtype=real))
+
+
 for double in (False, True):
-    for sparse in (False, True):
+    for sparse, *registers in ((False, 0, 0), (True, 0, 0), (False, 4, 4, True), (False, 4, 8)):
         real = "f8" if double else "f4"
         order = empty(4, dtype="i4")
-        rows = CsrRows(empty(4, dtype=real), order, order) if sparse else DenseRows(empty(4, 9, dtype=real))
+        rows = rows_of(sparse, registers[0])
         data = Data(empty(4, dtype=real), empty(0, dtype=real), order, empty(3), empty(3), empty(3, dtype="u1"))
         w, none = empty(3, 9, dtype=real), empty(0, 0, dtype=real)
         weights = Weights(w, empty(3), empty(3), none, empty(0), none, empty(0))
-        parts = empty(2, 3, 10), empty(3, 10), empty(3, 9, dtype="i8"), empty(2)
+        parts = empty(2, 3, 2), empty(2, 3, 10), empty(3, 10), empty(3, 9, dtype="i8"), empty(2)
         scratch = Scratch(empty(4, 3), empty(4, 3), empty(4, 3), empty(4, 3), *parts)
         numbers = numbers_of(Settings(3, 1), 1.0, 1.0, (32, 8, 104))
         for name, given in {
-            "train": (rows, data, weights, scratch, numbers, 4),
+            "permute": (order, 0, 4, 4, 2, empty(8, dtype="i8")),
+            "train": (rows, data, weights, scratch, numbers, 4, 4),
             "slopes": (rows, data, weights, scratch, numbers, 0, 4),
             "gather": (rows, data, scratch, numbers, 0, 4),
             "step": (data, weights, scratch, numbers, 0, 4),
-            "total": (scratch, numbers, 9, 4),
-            "decide": (rows, order, w, empty(3), empty(4, 3)),
+            "total": (data, weights, scratch, numbers, 0, 4),
+            "decide": (rows_of(sparse, 0), order, w, empty(3), empty(4, 3)),
         }.items():
-            kernel = getattr(kernels(double, sparse, Threads()), name)
+            kernel = getattr(kernels(Shape(double, sparse, *registers), Threads()), name)
             ptx, _ = cuda.compile_ptx(kernel.py_func, tuple(map(typeof, given)), cc=cc)
             linker = nvjitlink.create(1, [f"-arch=sm_{cc[0]}{cc[1]}"])
             text = ptx.encode() + bytes(1)
@@ -64,7 +71,7 @@ for double in (False, True):
             nvjitlink.add_file(linker, nvjitlink.InputType.LIBRARY, runtime)
             nvjitlink.complete(linker)
             assert nvjitlink.get_linked_cubin_size(linker) > 1000
-            print(name, double, sparse)
+            print(name, double, sparse, registers)
 """
 
 
@@ -74,4 +81,4 @@ def test_all_kernels_compile_and_link(cc):
     command = [sys.executable, "-c", CODE, *map(str, cc)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(done.stdout.splitlines()) == 24
+    assert len(done.stdout.splitlines()) == 56
