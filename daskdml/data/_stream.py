@@ -187,7 +187,7 @@ class stream:
             return mine
 
         try:
-            block, source = self._host_block(recipe, stays)
+            block, source = self._on_host(recipe, stays)
             assert self._card is not None
             moved = self._card.put(block, kept=source == "memory" and not mine)
         except BaseException:
@@ -197,6 +197,20 @@ class stream:
         if mine:
             tier.fill(spec.token, moved)
         return moved, source
+
+    def _on_host(self, recipe: Recipe, stays: Callable[[Block], bool]) -> tuple[Block, Source]:
+        """A block that is to be brought to the card; what Dask holds in memory is not made and checked each time."""
+        tier, spec = process_tier(), self._device
+        assert spec is not None
+        known = tier.remembered(spec.token, recipe.index) if self._cache is None else None
+        if known is not None:
+            self._inputs.pop(recipe.index, None)
+            stays(known)
+            return known, "memory"
+        block, source = self._host_block(recipe, stays)
+        if self._cache is None:
+            tier.remember(spec, block)
+        return block, source
 
     def _host_block(self, recipe: Recipe, elsewhere: Callable[[Block], bool] | None = None) -> tuple[Block, Source]:
         values = [self._inputs.pop(recipe.index, ())]

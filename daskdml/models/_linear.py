@@ -54,8 +54,9 @@ _BY_PROBLEM = set(State._fields) - {"clock", "scale"}
 # Entries of X, and what a row costs beside its own, that are visited in one call before anyone is asked: about 20 ms.
 AT_ONCE = 20_000_000
 ROW_COST = 20
-# Blocks of a grid, rows of a tile and of a gradient, as the kernels of a GPU have them at most.
-GRID, TILE, GRADIENT_ROWS = 1056, 32, 2**18
+# Blocks of a grid, notes of each of them (of losses by row of a tile, of penalties by thread), rows of a gradient: what
+# the kernels of a GPU have at most.
+GRID, NOTES, GRADIENT_ROWS = 1056, 128 + 256, 2**18
 _NO_WEIGHTS = {np.dtype(t): np.empty(0, dtype=t) for t in (np.float32, np.float64)}
 
 
@@ -125,7 +126,7 @@ class LinearModel:
         # Parameters with what the optimizer remembers; sums of a batch, of dense rows in each block of the grid, of
         # which a card runs up to a thousand; scores and slopes of a batch, and the order of the rows.
         parameters = sum(array.nbytes for array in self.init())
-        sums = 8 * self.n_outputs * ((2 if sparse else GRID) * self.n_features + GRID * TILE)
+        sums = 8 * self.n_outputs * ((2 if sparse else GRID) * self.n_features + GRID * NOTES)
         return 2 * parameters + sums + 16 * max(self.batch, GRADIENT_ROWS) * (self.n_outputs + 1)
 
     @property

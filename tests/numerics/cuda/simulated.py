@@ -155,6 +155,7 @@ def fits(card):
             "gpu_replicas": [int(v) for v in there.history_["gpu_replicas"]],
             "on_cpu": int(here.history_["gpu_replicas"].sum()),
             "from_device": [int(v) for v in there.history_["blocks_from_device"]],
+            "from_memory": [int(v) for v in there.history_["blocks_from_memory"]],
             "replicas": int(there.replicas_["gpu"].sum()),
             "rows": len(there.replicas_),
         }
