@@ -48,9 +48,9 @@ def pytest_unconfigure(config):
 
 
 def pytest_collection_modifyitems(items):
-    if any("gpu" in item.keywords for item in items) and not _has_gpu():
+    if any(item.get_closest_marker("gpu") for item in items) and not _has_gpu():
         for item in items:
-            if "gpu" in item.keywords:
+            if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no GPU, or no numba-cuda to use it (make test-gpu)"))
 
 
