@@ -255,8 +255,7 @@ class _Work:
     def key(block: DeviceBlock, state: State, batch: int) -> tuple:
         """What tells kinds of calls apart."""
         arrays = (*block.rows, block.y, block.sample_weight)
-        weighted = len(block.sample_weight) > 0
-        return batch, weighted, tuple(a.dtype for a in arrays), tuple(a.shape for a in state)
+        return batch, tuple(a.dtype for a in arrays), tuple(a.shape for a in state)
 
     def _blocks(self, most: int) -> int:
         """Blocks of a launch: as many as there are tiles of rows, or groups of columns."""

@@ -184,7 +184,7 @@ def kernels(shape: Shape, threads: Threads) -> Kernels:
                         short += real(scratch.slopes[place + r, k]) * rows.X[data.order[first + r], j]
                 scratch.partials[block, k, j] += short
 
-    of_lane, of_neighbour = exchanges(threads)
+    _, of_neighbour = exchanges(threads)
 
     @cuda.jit(device=True)
     def largest_of_threads(part, value):
