@@ -1,5 +1,6 @@
 """What a process holds: threads, children, ports, clients, temporary files. Compare before and after a test."""
 
+import functools
 import gc
 import os
 import tempfile
@@ -32,7 +33,7 @@ class Leftovers:
 
     threads: frozenset
     children: frozenset
-    ports: frozenset
+    sockets: frozenset
     clients: frozenset
     files: frozenset
     settings: frozenset
@@ -41,7 +42,7 @@ class Leftovers:
     def now(cls):
         """What there is at this moment."""
         children = _children()
-        return cls(_threads(), children, _ports(children), _clients(), _files(), _settings())
+        return cls(_threads(), children, _sockets(children), _clients(), _files(), _settings())
 
     def __or__(self, other):
         """What there was at either of two moments."""
@@ -62,7 +63,7 @@ class Leftovers:
         new = {
             "threads": {thread.name for thread in now.threads - self.threads},
             "processes": {f"{child.pid} {_command(child)}" for child in now.children - self.children},
-            "listening ports": now.ports - self.ports,
+            "listening ports": _ports(now.children, now.sockets - self.sockets),
             "open clients": {address for _, address in now.clients - self.clients if address not in addresses},
             "temporary files": now.files - self.files,
             "settings of Dask": now.settings - self.settings,
@@ -76,10 +77,39 @@ def _threads():
     return frozenset(t for t in threading.enumerate() if t not in shared and not any(pool in t.name for pool in _POOLS))
 
 
+# Every test asks twice: to go through all processes and connections of the machine takes twenty times as long as to
+# look at one's own first.
+
+
 def _children():
-    process = psutil.Process()
-    own = {child for child in process.children() if any(name in _command(child) for name in _SERVANTS)}
-    return frozenset(process.children(recursive=True)) - own
+    below = _below(os.getpid())
+    own = {child for child in below if any(name in _command(child) for name in _SERVANTS)}
+    found = set(below)
+    todo = list(below)
+    while todo:
+        todo = [child for parent in todo for child in _below(parent.pid)]
+        found.update(todo)
+    return frozenset(found - own)
+
+
+def _below(pid):
+    """The processes that one has started."""
+    try:
+        if not _linux():
+            return psutil.Process(pid).children()
+        pids = []
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                pids += file.read().split()
+        return [psutil.Process(int(child)) for child in pids]
+    except (OSError, psutil.NoSuchProcess):
+        # It has ended, or one of its threads has: what is left is found at the next look.
+        return []
+
+
+@functools.cache
+def _linux():
+    return os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
 
 
 def _command(process):
@@ -89,13 +119,46 @@ def _command(process):
         return "gone"
 
 
-def _ports(children):
+def _sockets(children):
+    """Open sockets, told apart by their process and name."""
+    return frozenset(
+        (process.pid, name) for process in (psutil.Process(), *children) for name in _open_sockets(process.pid).values()
+    )
+
+
+def _open_sockets(pid):
+    found = {}
+    try:
+        if not _linux():
+            return {c.fd: str(c.laddr) for c in psutil.Process(pid).net_connections(kind="inet")}
+        for file in os.listdir(f"/proc/{pid}/fd"):
+            name = _target(f"/proc/{pid}/fd/{file}")
+            if name.startswith("socket:"):
+                found[int(file)] = name
+    except (OSError, psutil.NoSuchProcess, psutil.AccessDenied):
+        pass
+    return found
+
+
+def _target(link):
+    try:
+        return os.readlink(link)
+    except OSError:
+        return ""
+
+
+def _ports(children, new):
+    """Addresses at which one of the ``new`` sockets listens."""
     found = set()
     for process in (psutil.Process(), *children):
+        if not any(pid == process.pid for pid, _ in new):
+            continue
+        names = _open_sockets(process.pid)
         try:
-            found |= {c.laddr for c in process.net_connections(kind="inet") if c.status == psutil.CONN_LISTEN}
+            listening = [c for c in process.net_connections(kind="inet") if c.status == psutil.CONN_LISTEN]
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
+        found |= {c.laddr for c in listening if (process.pid, names.get(c.fd)) in new}
     return frozenset(found)
 
 
