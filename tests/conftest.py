@@ -47,7 +47,15 @@ def pytest_unconfigure(config):
     shutil.rmtree(config.stash[_scratch], ignore_errors=True)
 
 
+# What is tested there is who waits for whom, who is slow and who is given up: that other tests share the cores shows.
+ALONE = ("cluster", "monitor", "numerics/cuda", "server", "strategies")
+
+
 def pytest_collection_modifyitems(items):
+    alone = tuple(Path(__file__).parent / name for name in ALONE)
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in alone):
+            item.add_marker(pytest.mark.alone)
     if any(item.get_closest_marker("gpu") for item in items) and not _has_gpu():
         for item in items:
             if item.get_closest_marker("gpu"):

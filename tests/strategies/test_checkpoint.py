@@ -238,7 +238,7 @@ def test_training_longer_is_training_on(client, tmp_path):
         ({"coef_init": np.ones((1, D))}, "coef_init was None and is"),
         ({"sample_weight": np.ones(N)}, "sample_weight was False and is True"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else "-".join(value),
 )
 def test_a_checkpoint_of_another_fit_is_refused(change, difference, client, tmp_path):
     features, y = in_blocks()
