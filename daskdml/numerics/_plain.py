@@ -1,8 +1,9 @@
-"""The kernel of the common case: one linear problem, a scalar rate, an l2 penalty or none, no running mean.
+"""The kernel of the common case: one linear problem, a scalar rate, an l2 penalty or none.
 
 The rules are those of :mod:`daskdml.numerics._sgd`, and so is the result; but here everything about a row that is
 not its features stays in registers, which makes a pass about 1.5 times faster. What a row costs then is the latency
-of dot product, exponential, one division and update, one after another.
+of dot product, exponential, one division and update, one after another. A running mean is updated beside that, since
+no row waits for it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from math import log
 
 import numpy as np
 
-from daskdml.numerics._compiled import kernel, part
+from daskdml.numerics._compiled import inner_part, kernel, part
 from daskdml.numerics._losses import LOG_LOSS, shared_log_loss, value_and_slope
 from daskdml.numerics._rows import foreseen, norms, row_add, row_dot, row_prefetch, weights_prefetch
 from daskdml.numerics._settings import BINARY, L2
-from daskdml.numerics._sgd import AHEAD, MANY_WEIGHTS, WEIGHTS_AHEAD, learning_rate
+from daskdml.numerics._sgd import AHEAD, LAG, MANY_WEIGHTS, SMALL_WITH_MEAN, WEIGHTS_AHEAD, learning_rate
 from daskdml.numerics._targets import MAX_GRADIENT
 
 # The logarithm of a product of so many factors between 1 and 2 is taken at once.
@@ -23,16 +24,36 @@ _LARGE = 1e250
 
 
 @part
-def _scaled_back(coef, factor):
+def _scaled_back(needed, coef, average, factor, scale, lag):
+    """Write the factor back into the weights; the lag of their mean is relative to them."""
+    if needed is not None and lag.shape[0] > 0:
+        if lag[0] > LAG * scale[0] * factor:
+            for j in range(coef.shape[1]):
+                average[0, j] += lag[0] * coef[0, j]
+            lag[0] = 0.0
+        elif lag[0] != 0.0:
+            lag[0] /= factor
     for j in range(coef.shape[1]):
         coef[0, j] *= factor
+
+
+@inner_part
+def _in_mean(needed, rows, i, average, average_b, scale, lag, count, change, factor, b):
+    """Take the weights into their mean, row ``i`` having just changed them by ``change`` times itself (Xu 2011, 3)."""
+    if needed is not None and lag.shape[0] > 0 and count > 0.0:
+        if change != 0.0 and lag[0] != 0.0:
+            row_add(rows, i, average, 0, -(lag[0] * change), 0.0)
+        if count > 1.0:
+            scale[0] /= 1.0 - 1.0 / count
+        lag[0] += scale[0] * factor / count
+        average_b[0] += (b - average_b[0]) / count
 
 
 @kernel
 def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_weight, negative_weight, active, totals):
     """The contract of :func:`daskdml.numerics.train_rows`, for the settings :func:`is_plain` allows."""
     coef = state.coef
-    tiny = 1e-6 if coef.itemsize == 4 else 1e-9
+    tiny = SMALL_WITH_MEAN if settings.average > 0 else 1e-6 if coef.itemsize == 4 else 1e-9
     kept, t, b = state.eta[0], state.clock[0], state.intercept[0]
     decay = settings.intercept_decay if settings.fit_intercept else 0.0
     ridge = settings.alpha if settings.penalty == L2 else 0.0
@@ -42,6 +63,8 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
     weighted = sample_weight.shape[0] > 0
     factor, losses, product, penalties = 1.0, 0.0, 1.0, 0.0
     squares, _ = norms(coef, 0)
+    needed, average, average_b = settings.needs.mean, state.average_coef, state.average_intercept
+    scale, lag = state.average_scale, state.average_lag
 
     n_rows, scattered = order.shape[0], coef.shape[1] >= MANY_WEIGHTS
     for n in range(n_rows):
@@ -75,16 +98,18 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
         step = -eta * gradient * weight
         factor *= shrink
         if factor < tiny:
-            _scaled_back(coef, factor)
+            _scaled_back(needed, coef, average, factor, scale, lag)
             squares *= factor * factor
             factor = 1.0
+        # The division does not wait for the step: it is done while the score is computed.
+        change = step * (1.0 / factor)
         if step != 0.0:
-            # The division does not wait for the step: it is done while the score is computed.
-            squares = row_add(rows, i, coef, 0, step * (1.0 / factor), squares)
+            squares = row_add(rows, i, coef, 0, change, squares)
         b += step * decay
+        _in_mean(needed, rows, i, average, average_b, scale, lag, t - settings.average + 1.0, change, factor, b)
         t += 1.0
 
-    _scaled_back(coef, factor)
+    _scaled_back(needed, coef, average, factor, scale, lag)
     losses += log(product)
     totals[0, 0] += losses
     totals[1, 0] += losses + 0.5 * ridge * penalties

@@ -128,7 +128,7 @@ def narrowed(settings: Settings) -> Settings:
 def is_plain(settings: Settings, n_problems: int) -> bool:
     """Whether the kernel of the common case does what ``settings`` say."""
     scalar = settings.schedule in (CONSTANT, OPTIMAL, INVSCALING, ADAPTIVE)
-    return n_problems == 1 and scalar and settings.penalty in (NO_PENALTY, L2) and settings.average == 0
+    return n_problems == 1 and scalar and settings.penalty in (NO_PENALTY, L2)
 
 
 def settle(state: State) -> State:

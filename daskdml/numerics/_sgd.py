@@ -34,6 +34,10 @@ AHEAD = 10
 WEIGHTS_AHEAD = 2
 # Fewer than this stay in the caches by themselves; asking for them costs more than it brings.
 MANY_WEIGHTS = 2**22
+# What a mean may lag behind, in units of its scale; it is about 1 where weights do not shrink.
+LAG = 8.0
+# The factor is written back into the weights earlier with a mean, which is kept relative to what is large beside it.
+SMALL_WITH_MEAN = 1e-3
 
 
 @part
@@ -105,12 +109,13 @@ def _average_row(needed, rows, i, average, k, c):
 
 
 @part
-def _fold(coef, average_coef, k, factor, lag, squares, absolutes):
+def _fold(coef, average_coef, k, factor, lag, scale, squares, absolutes):
     """Write the factor of problem ``k`` back into its weights and their sums.
 
-    The mean is kept relative to the stored weights: ``lag`` grows as they shrink, and is paid where they vanish.
+    The mean is kept relative to the stored weights: ``lag`` grows as they shrink, and is paid before it is so large
+    that the mean would be a small difference of large numbers.
     """
-    if lag[k] != 0.0 and factor[k] == 0.0:
+    if lag[k] > LAG * scale[k] * factor[k]:
         for j in range(coef.shape[1]):
             average_coef[k, j] += lag[k] * coef[k, j]
         lag[k] = 0.0
@@ -135,7 +140,7 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
     shrinking = settings.penalty >= L2
     truncating = settings.penalty != NO_PENALTY and settings.penalty != L2
     averaging = settings.average > 0
-    tiny = 1e-6 if state.coef.itemsize == 4 else 1e-9
+    tiny = SMALL_WITH_MEAN if averaging else 1e-6 if state.coef.itemsize == 4 else 1e-9
     # Locals, not fields of a tuple: numba would count a reference, atomically, at every use in the loop.
     coef, intercept, eta_kept = state.coef, state.intercept, state.eta
     average_coef, average_intercept = state.average_coef, state.average_intercept
@@ -192,7 +197,7 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
                 shrink = max(0.0, 1.0 - (1.0 - settings.l1_ratio) * eta * settings.alpha)
                 factor[k] *= shrink
                 if factor[k] < tiny:
-                    _fold(coef, average_coef, k, factor, lag, squares, absolutes)
+                    _fold(coef, average_coef, k, factor, lag, mean_scale, squares, absolutes)
             if truncating:
                 l1_total[k] += settings.l1_ratio * eta * settings.alpha
                 given = step / factor[k], factor[k], l1_total[k], l1_applied, (squares[k], absolutes[k])
@@ -211,5 +216,5 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
         t += 1.0
 
     for k in range(n_problems):
-        _fold(coef, average_coef, k, factor, lag, squares, absolutes)
+        _fold(coef, average_coef, k, factor, lag, mean_scale, squares, absolutes)
     state.clock[0] = t

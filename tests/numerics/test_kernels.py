@@ -17,6 +17,7 @@ from daskdml.numerics import (
     add_gradients,
     as_rows,
     row_order,
+    settle,
     train_rows,
     train_rows_plain,
 )
@@ -195,6 +196,25 @@ def test_the_permutation_is_scikit_learns():
     np.testing.assert_allclose(state.coef[0], plain.coef_, atol=1e-12)
 
 
+@pytest.mark.parametrize("kernel", [train_rows, train_rows_plain])
+@pytest.mark.parametrize("alpha", [0.0, 0.01, 3.0, 9.9])
+def test_a_running_mean_is_that_of_the_weights_however_fast_they_shrink(kernel, alpha):
+    """With alpha=9.9 each step leaves a hundredth of them, and the mean is relative to what is left."""
+    rows, on = problem(), np.ones(1, dtype=bool)
+    data = as_rows(rows.X), rows.y, rows.sample_weight
+    m, alone = model(average=30, alpha=alpha), model(alpha=alpha)
+    state, one, seen = m.init(), alone.init(), []
+    for number in range(3):
+        order = row_order(60, number)
+        kernel(*data, order, state, m.settings, *[m.positive_weight[:1]] * 2, on, np.zeros((2, 1)))
+        for row in order[:, None]:
+            train_rows(*data, row, one, alone.settings, *[m.positive_weight[:1]] * 2, on, np.zeros((2, 1)))
+            seen.append((one.coef[0].copy(), one.intercept[0]))
+    mean = settle(state)
+    np.testing.assert_allclose(mean.average_coef[0], np.mean([w for w, _ in seen[29:]], axis=0), rtol=1e-8)
+    np.testing.assert_allclose(mean.average_intercept[0], np.mean([b for _, b in seen[29:]]), rtol=1e-8)
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
 def test_an_order_is_a_permutation(seed):
     assert sorted(row_order(101, seed)) == list(range(101))
@@ -204,12 +224,12 @@ def test_an_order_is_a_permutation(seed):
 @pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
 @pytest.mark.parametrize("loss", [n for n, loss in LOSSES.items() if n != "multinomial"])
 @pytest.mark.parametrize("schedule", ["constant", "optimal", "invscaling", "adaptive"])
-@pytest.mark.parametrize("penalty", ["l2", "none"])
-def test_the_kernel_of_the_common_case_is_the_general_one(form, loss, schedule, penalty):
+@pytest.mark.parametrize("extra", [{"alpha": 0.01}, {"penalty": "none"}, {"average": 5}, {"average": 30, "alpha": 3.0}])
+def test_the_kernel_of_the_common_case_is_the_general_one(form, loss, schedule, extra):
     rows = problem(REGRESSION if LOSSES[loss].regression else BINARY)
     rows = Rows(form(rows.X), rows.y, rows.sample_weight)
     mode = REGRESSION if LOSSES[loss].regression else BINARY
-    m = model(mode, loss=loss, schedule=schedule, penalty=penalty)
+    m = model(mode, loss=loss, schedule=schedule, **extra)
     order, on = row_order(60, 1), np.ones(1, dtype=bool)
     results = []
     for kernel in (train_rows, train_rows_plain):
@@ -217,7 +237,8 @@ def test_the_kernel_of_the_common_case_is_the_general_one(form, loss, schedule, 
         arguments = m.settings, m.positive_weight[:1], m.negative_weight[:1], on, totals
         for _ in range(2):
             kernel(as_rows(rows.X), rows.y, rows.sample_weight, order, state, *arguments)
-        results.append((state.coef, state.intercept, state.clock, totals))
+        mean = settle(state)
+        results.append((state.coef, state.intercept, state.clock, totals, mean.average_coef, mean.average_intercept))
     for plain, general in zip(*results, strict=True):
         np.testing.assert_allclose(plain, general, rtol=1e-6, atol=1e-9)
 
