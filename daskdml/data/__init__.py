@@ -6,6 +6,8 @@ from daskdml.data._checks import namespace_of
 from daskdml.data._dataset import Dataset, as_dataset
 from daskdml.data._decode import on_host
 from daskdml.data._device import CardInfo, DeviceSpec, card_info, device_usage, plan_device, require_cards
+from daskdml.data._distinct import codes_in, distinct
+from daskdml.data._held import HeldSpec
 from daskdml.data._labels import label_counts
 from daskdml.data._leases import new_lease
 from daskdml.data._map import columns_of, map_rows
@@ -20,6 +22,7 @@ __all__ = [
     "CardInfo",
     "Dataset",
     "DeviceSpec",
+    "HeldSpec",
     "Load",
     "MemoryPlan",
     "Recipe",
@@ -31,8 +34,10 @@ __all__ = [
     "budget_bytes",
     "cache_usage",
     "card_info",
+    "codes_in",
     "columns_of",
     "device_usage",
+    "distinct",
     "explained",
     "fatal_blocks",
     "is_in_memory",

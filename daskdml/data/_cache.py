@@ -22,7 +22,8 @@ import numpy as np
 from daskdml.data import _files
 from daskdml.data._block import Block
 from daskdml.data._decode import on_host
-from daskdml.data._device import process_tier
+from daskdml.data._device import DeviceTier, process_tier
+from daskdml.data._held import HeldBlocks, process_held
 from daskdml.data._leases import Leases
 
 Source = Literal["recipe", "memory", "disk", "device"]
@@ -302,6 +303,10 @@ def _cleanup() -> None:
         shutil.rmtree(_temporary_directory, ignore_errors=True)
 
 
+def _keepers() -> tuple[BlockCache, HeldBlocks, DeviceTier]:
+    return _cache, process_held(), process_tier()
+
+
 def release_cache(token: str, lease: str = "") -> None:
     """Forget a data set's blocks in this process: on a GPU, in memory and on disk.
 
@@ -312,8 +317,8 @@ def release_cache(token: str, lease: str = "") -> None:
     lease : str, optional
         Of the fit that is over: see :class:`CacheSpec`.
     """
-    _cache.release(token, lease)
-    process_tier().release(token, lease)
+    for keeper in _keepers():
+        keeper.release(token, lease)
 
 
 def release_abandoned(clients: Collection[str]) -> None:
@@ -326,8 +331,8 @@ def release_abandoned(clients: Collection[str]) -> None:
     clients : collection of str
         ``Client.id`` of those that are connected. Blocks for which no lease was given stay.
     """
-    _cache.release_abandoned(clients)
-    process_tier().release_abandoned(clients)
+    for keeper in _keepers():
+        keeper.release_abandoned(clients)
 
 
 def cache_usage(token: str) -> dict[str, int]:

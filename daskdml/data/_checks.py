@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from daskdml.data._block import Target
+from daskdml.data._distinct import codes_in
 
 
 def all_finite(values: np.ndarray) -> bool:
@@ -52,6 +53,8 @@ def codes(labels: np.ndarray, classes: np.ndarray, dtype: np.dtype, where: str) 
     if labels.dtype.kind == "f":
         check_finite(labels, "y", where)
     if labels.dtype.kind in "fiub" and classes.dtype.kind in "fiub":
+        if (quick := codes_in(classes, labels, dtype)) is not None:
+            return quick
         found = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
         known = classes[found] == labels
     else:

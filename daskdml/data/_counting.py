@@ -31,6 +31,8 @@ def per_block(
 ) -> list[Any]:
     """``function`` of the matching chunks of all parts, for each block; one value if they are merged.
 
+    Computed on the cluster, except of chunks that are in this process's memory.
+
     Parameters
     ----------
     parts : sequence
@@ -51,6 +53,7 @@ def per_block(
     """
     lazy = [p for p in parts if p is not None and not isinstance(p, list)]
     graph, found = materialise(lazy)
+    here = all(isinstance(graph.get(key), DataNode) for keys in found for key in keys)
     chunks = iter(found)
     keys = [p if p is None or isinstance(p, list) else next(chunks) for p in parts]
     task = f"daskdml-{function.__name__.strip('_')}-{tokenize(found)}"
@@ -70,6 +73,9 @@ def per_block(
             _merged(graph, (f"{task}-merge{level}", i), merge, results[i : i + _FAN_IN])
             for i in range(0, len(results), _FAN_IN)
         ]
+    if here:
+        # Chunks that are in this process: counting them takes less time than sending them.
+        return list(dask.threaded.get(graph, results))
     if client is None:
         return list((get_scheduler() or dask.threaded.get)(graph, results))
     try:

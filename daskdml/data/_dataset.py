@@ -55,6 +55,7 @@ class Dataset:
         self._futures = futures
         # Asked for in every round, and there may be many blocks.
         self._self_contained = not any(r.given for r in self.recipes)
+        self._at_hand = futures.ready({key for r in self.recipes for key in r.given})
 
     @property
     def n_blocks(self) -> int:
@@ -78,13 +79,18 @@ class Dataset:
     def self_contained(self) -> bool:
         return self._self_contained
 
-    def inputs(self, client: Any, index: int) -> tuple[Any, ...]:
-        """Futures of what ``recipes[index].resolve`` needs, () for a self-contained one.
+    @property
+    def at_hand(self) -> bool:
+        """Whether nothing has to be computed for :meth:`inputs`: they are on the cluster for as long as this exists."""
+        return self._at_hand
+
+    def inputs(self, client: Any, *blocks: int) -> tuple[Any, ...]:
+        """Futures of what ``recipes[index].resolve`` needs, block after block; nothing for a self-contained one.
 
         Chunks that share upstream work are submitted here: call it for a bounded window of blocks ahead, and
         drop the futures when a block is done. Blocks submitted together share that work.
         """
-        return self._futures.of(client, self.recipes[index].given)
+        return self._futures.of(client, [key for index in blocks for key in self.recipes[index].given])
 
     def forget_lost(self) -> None:
         """Let go of inputs that were lost with a worker; :meth:`inputs` makes them again."""

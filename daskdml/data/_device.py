@@ -9,12 +9,10 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import weakref
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-import numpy as np
 from dask.utils import format_bytes
 
 from daskdml.data._block import Block, Schema
@@ -185,8 +183,6 @@ class _Resident:
 
     promised: dict[int, int] = field(default_factory=dict)
     blocks: dict[int, DeviceBlock] = field(default_factory=dict)
-    # Of blocks that do not stay: what Dask holds, for as long as it does, and what was made for it.
-    held: dict[int, tuple[weakref.ref[np.ndarray], Block]] = field(default_factory=dict)
 
 
 class DeviceTier:
@@ -228,31 +224,6 @@ class DeviceTier:
             kept = self._sets.get(token)
             if kept is not None and block.index in kept.promised:
                 kept.blocks[block.index] = block
-
-    def remember(self, spec: DeviceSpec, block: Block) -> None:
-        """Note that a block was made, and found fit to train on, of an array that somebody else keeps in memory.
-
-        The array is not kept for that: where it goes, or is a copy that was made for the block, this is forgotten.
-        """
-        if not isinstance(block.X, np.ndarray):
-            return
-        with self._lock:
-            if self._leases.take(spec.token, spec.lease):
-                rest = replace(block, X=None)
-                self._sets.setdefault(spec.token, _Resident()).held[block.index] = weakref.ref(block.X), rest
-
-    def remembered(self, token: str, index: int) -> Block | None:
-        """The block, if its array is still there."""
-        with self._lock:
-            kept = self._sets.get(token)
-            found = None if kept is None else kept.held.get(index)
-            if kept is None or found is None:
-                return None
-            X = found[0]()
-            if X is None:
-                del kept.held[index]
-                return None
-            return replace(found[1], X=X)
 
     def cancel(self, token: str, index: int) -> None:
         """Take a promise back: the block did not come."""

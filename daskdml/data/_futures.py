@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from dask._task_spec import GraphNode
+from dask.sizeof import sizeof
 from dask.typing import Key
 
 from daskdml.data._graph import split, untokenized
+
+# Literal data above this size go to the cluster in several messages.
+_MESSAGE_BYTES = 2**26
 
 
 class FutureInputs:
@@ -36,13 +40,17 @@ class FutureInputs:
         self._names: dict[Key, Key] = {}
         self._elsewhere = False
 
+    def ready(self, keys: Collection[Key]) -> bool:
+        """Whether all of ``keys`` stay on the cluster once they are asked for: chunks that are held, literal data."""
+        return all(k in self._literal or k in self._held or k not in self._graph for k in keys)
+
     def of(self, client: Any, keys: Sequence[Key]) -> tuple[Any, ...]:
         wanted = [k for k in keys if k not in self._kept]
+        for some in _messages([k for k in dict.fromkeys(wanted) if k in self._literal], self._literal):
+            # Names by content would cost a pass over the data.
+            self._kept.update(zip(some, client.scatter([self._literal[k] for k in some], hash=False), strict=True))
         for key in wanted:
-            if key in self._literal:
-                # Names by content would cost a pass over the data.
-                self._kept[key] = client.scatter(self._literal[key], hash=False)
-            elif key not in self._graph and not self._elsewhere:
+            if key not in self._literal and key not in self._graph and not self._elsewhere:
                 from distributed import Future
 
                 self._kept[key] = Future(key, client)
@@ -91,3 +99,18 @@ class FutureInputs:
         order, _ = split(self._graph, keys, inner)
         futures = client.get(untokenized({k: self._graph[k] for k in order}), keys, sync=False)
         return dict(zip(keys, futures, strict=True))
+
+
+def _messages(keys: list[Key], values: dict[Key, Any]) -> Iterator[list[Key]]:
+    """The keys of values that are sent together: each message is a copy of them."""
+    some: list[Key] = []
+    nbytes = 0
+    for key in keys:
+        size = sizeof(values[key])
+        if some and nbytes + size > _MESSAGE_BYTES:
+            yield some
+            some, nbytes = [], 0
+        some.append(key)
+        nbytes += size
+    if some:
+        yield some

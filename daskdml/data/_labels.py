@@ -11,6 +11,7 @@ from daskdml.data._align import align
 from daskdml.data._checks import all_finite, check_length, place
 from daskdml.data._counting import per_block
 from daskdml.data._decode import column
+from daskdml.data._distinct import distinct_counts
 from daskdml.data._sources import per_row
 
 Counts = tuple[np.ndarray, np.ndarray]
@@ -69,7 +70,7 @@ def _count_slab(labels: np.ndarray, weights: np.ndarray | None, start: int, wher
     if labels.dtype.kind == "O":
         classes, codes = _object_classes(labels, start, where)
     else:
-        classes, codes = np.unique(labels, return_inverse=True)
+        return distinct_counts(labels, weights)
     return classes, np.bincount(codes, weights, minlength=len(classes)) if len(classes) else np.zeros(0, np.int64)
 
 

@@ -15,6 +15,7 @@ from daskdml.data._block import Block, Recipe
 from daskdml.data._cache import CacheSpec, Source, process_cache
 from daskdml.data._device import DeviceSpec, process_tier
 from daskdml.data._files import Buffers
+from daskdml.data._held import HeldSpec, process_held
 from daskdml.data._memory import MemoryPlan
 from daskdml.data._waiting import announce
 from daskdml.numerics import card
@@ -42,8 +43,9 @@ class stream:
     inputs : mapping or callable, optional
         By block index, the values of the futures of ``Dataset.inputs``; released as their block is made. A callable
         gives them for a recipe, and is called only for a block that the cache does not have.
-    cache : CacheSpec, optional
-        Keep and look for blocks in the cache of this process.
+    cache : CacheSpec or HeldSpec, optional
+        Keep and look for blocks in the cache of this process; or, where their chunks stay in memory, make and check
+        each once only.
     prefetch : int, default 1
         Blocks made ahead; 0 makes each when it is asked for, without a thread.
     plan : MemoryPlan, optional
@@ -66,7 +68,7 @@ class stream:
         dataset_or_recipes: Any,
         inputs: Mapping[int, Sequence[Any]] | Callable[[Any], Sequence[Any]] | None = None,
         *,
-        cache: CacheSpec | None = None,
+        cache: CacheSpec | HeldSpec | None = None,
         prefetch: int = 1,
         plan: MemoryPlan | None = None,
         device: DeviceSpec | None = None,
@@ -187,7 +189,7 @@ class stream:
             return mine
 
         try:
-            block, source = self._on_host(recipe, stays)
+            block, source = self._host_block(recipe, stays)
             assert self._card is not None
             moved = self._card.put(block, kept=source == "memory" and not mine)
         except BaseException:
@@ -197,20 +199,6 @@ class stream:
         if mine:
             tier.fill(spec.token, moved)
         return moved, source
-
-    def _on_host(self, recipe: Recipe, stays: Callable[[Block], bool]) -> tuple[Block, Source]:
-        """A block that is to be brought to the card; what Dask holds in memory is not made and checked each time."""
-        tier, spec = process_tier(), self._device
-        assert spec is not None
-        known = tier.remembered(spec.token, recipe.index) if self._cache is None else None
-        if known is not None:
-            self._inputs.pop(recipe.index, None)
-            stays(known)
-            return known, "memory"
-        block, source = self._host_block(recipe, stays)
-        if self._cache is None:
-            tier.remember(spec, block)
-        return block, source
 
     def _host_block(self, recipe: Recipe, elsewhere: Callable[[Block], bool] | None = None) -> tuple[Block, Source]:
         values = [self._inputs.pop(recipe.index, ())]
@@ -230,11 +218,16 @@ class stream:
                 give_back(self._limit, block.nbytes)
             return block
 
-        if self._cache is None:
-            block = make()
+        if not isinstance(self._cache, CacheSpec):
+            block = None if self._cache is None else process_held().get(self._cache, recipe.index)
+            source: Source = "recipe" if block is None else "memory"
+            if block is None:
+                block = make()
+                if self._cache is not None:
+                    process_held().remember(self._cache, block)
             if elsewhere is not None:
                 elsewhere(block)
-            return block, "recipe"
+            return block, source
         return process_cache().get(self._cache, recipe.index, make, self._buffers, self._directory, elsewhere)
 
 

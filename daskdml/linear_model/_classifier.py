@@ -18,7 +18,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from daskdml.data import Block, Schema, Target, is_in_memory, label_counts, on_host
+from daskdml.data import Block, Schema, Target, distinct, is_in_memory, label_counts, on_host
 from daskdml.linear_model._base import MEAN_STATE, BaseSGD, same
 from daskdml.linear_model._device import require_device
 from daskdml.linear_model._labels import Labels
@@ -433,9 +433,11 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
             accept_large_sparse=False,
             reset=first,
         )
-        check_classification_targets(y)
+        if y.dtype.kind not in "iub":
+            # Whole numbers are always classes; finding that out takes as long as counting them.
+            check_classification_targets(y)
         if classes is None:
-            classes = np.unique(y)
+            classes = distinct(y)
         labels = Labels(classes, None, y)
         labels.check()
         weight = None
@@ -477,7 +479,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         """Class weights, in the order of the classes."""
         if self.class_weight == "balanced" and labels.counts is not None:
             return labels.counts.sum() / (len(labels.counts) * labels.counts)
-        seen = labels.classes if labels.y is None else labels.y
+        seen = labels.classes if labels.y is None or self.class_weight is None else labels.y
         return np.asarray(compute_class_weight(self.class_weight, classes=labels.classes, y=seen), dtype=float)
 
 

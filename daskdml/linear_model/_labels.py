@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils.multiclass import unique_labels
 
+from daskdml.data import codes_in
+
 
 @dataclass(frozen=True, eq=False)
 class Labels:
@@ -45,10 +47,11 @@ class Labels:
     def codes(self, dtype: np.dtype) -> np.ndarray:
         """``y`` as codes 0..n_classes-1."""
         assert self.y is not None
-        codes = np.minimum(np.searchsorted(self.classes, self.y), len(self.classes) - 1)
-        if unknown := sorted(set(np.unique(self.y[self.classes[codes] != self.y]).tolist())):
+        codes = codes_in(self.classes, self.y, dtype)
+        if codes is None:
+            unknown = sorted(set(np.setdiff1d(self.y, self.classes).tolist()))
             raise ValueError(f"y contains labels that are not in classes {self.classes!r}: {unknown}")
-        return codes.astype(dtype)
+        return codes
 
     @staticmethod
     def canonical(X: Any) -> Any:

@@ -190,11 +190,11 @@ class AsynchronousFit:
         if self._group is not None:
             self._group.close()
             self._group = None
-        if (self._cache is not None or self._device is not None) and self.client.status == "running":
+        if self.client.status == "running":
             try:
                 self.client.run(release_cache, self.data.token, self._lease, on_error="ignore")
             except (OSError, TimeoutError, ValueError) as error:
-                logger.warning("could not free the block caches: %r", error)
+                logger.warning("could not free what is kept of the data: %r", error)
 
     # -- starting and starting again --------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from daskdml.cluster import client_of_task
-from daskdml.data import Block, stream
+from daskdml.data import Block, CacheSpec, stream
 from daskdml.strategies._plan import Order, Piece, Work, part_of
 from daskdml.strategies._work import Blocks
 
@@ -87,7 +87,7 @@ class BlockReader:
         return self._last
 
     def _keep(self, block: Block) -> None:
-        if self._blocks.cache is not None:
+        if isinstance(self._blocks.cache, CacheSpec):
             return
         self._kept[block.index] = block
         while len(self._kept) > 1 and sum(b.nbytes for b in self._kept.values()) > _KEPT_BYTES:

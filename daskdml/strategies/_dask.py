@@ -78,6 +78,11 @@ class _Begun:
         return self.agreed is agreed and self.rounds is rounds and np.array_equal(self.active, active)
 
 
+def _one_process(client: Client) -> bool:
+    """Whether the workers are threads of this process."""
+    return all(address.startswith("inproc://") for address in client.nthreads())
+
+
 class DaskRunner:
     """Runs a strategy's steps on a cluster."""
 
@@ -93,6 +98,8 @@ class DaskRunner:
         self.client = client
         self.data = data
         self.strategy = strategy
+        # Of blocks that the cluster makes or moves for a replica a few are there at a time. In one process none moves.
+        self._whole = data.self_contained or (data.at_hand and _one_process(client))
         self._names = f"daskdml-{uuid.uuid4().hex[:12]}"
         self._lease = new_lease(client)
         self.plan, self.cache = budget(client, data, model, memory_budget, self._lease)
@@ -152,12 +159,12 @@ class DaskRunner:
         found: list[np.ndarray | None] = []
         tasks: list[TaskRef] = []
         for work in works:
-            for segment in [work] if self.data.self_contained else segments(work):
+            for segment in [work] if self._whole else segments(work):
                 task, inputs = self._assign(segment, nobody), self._inputs(segment)
                 tasks.append(
                     self._add(batch, "evaluate", _tasks.evaluate, self.job, start, task, *inputs, home=work.replica)
                 )
-                if not self.data.self_contained:
+                if not self._whole:
                     # The inputs of one segment at a time.
                     found.append(self._gather(*batch.submit(tasks)))
                     batch, tasks = Batch(self.client), []
@@ -167,8 +174,8 @@ class DaskRunner:
         return sum(kept[1:], kept[0]) if kept else None
 
     def close(self) -> None:
-        """Free the block caches on the workers."""
-        if (self.cache is None and self.device is None) or self.client.status != "running":
+        """Free what the workers keep of the data."""
+        if self.client.status != "running":
             return
         if (begun := self._begun) is not None:
             # Its tasks would be in the way of the next fit's.
@@ -178,7 +185,7 @@ class DaskRunner:
         try:
             self.client.run(release_cache, self.data.token, self._lease, on_error="ignore")
         except (OSError, TimeoutError, ValueError) as error:
-            logger.warning("could not free the block caches: %r", error)
+            logger.warning("could not free what is kept of the data: %r", error)
 
     def _epoch(
         self,
@@ -203,7 +210,7 @@ class DaskRunner:
         if coming is not None and self._goes_ahead(agreed, begun, coming):
             self._begun = _Begun(coming, active, [], [], begun.chain + 1)
             self._send(self._begun, begun.ends[-1], on_round)
-        if self.data.self_contained:
+        if self._whole:
             # The last round has no report: what was agreed on in it comes whole.
             if (stopped := self._tell(zip(begun.ends, begun.reports, strict=False), on_round)) is not None:
                 return stopped, True
@@ -226,7 +233,7 @@ class DaskRunner:
             begun.ends += found[: len(some)]
             begun.reports += found[len(some) :]
             now = begun.ends[-1]
-            if not self.data.self_contained:
+            if not self._whole:
                 # Blocks that come from the scheduler arrive for one round at a time.
                 self._gather_ready(now)
                 told_of = zip(begun.ends[at:], begun.reports[at:], strict=False)
@@ -237,7 +244,7 @@ class DaskRunner:
     def _goes_ahead(self, agreed: Agreed, begun: _Begun, coming: list[list[Work]]) -> bool:
         """Whether the next epoch is sent now."""
         return (
-            self.data.self_contained
+            self._whole
             and len(coming) <= _ROUNDS
             and self._seconds < _AHEAD_SECONDS
             and begun.chain < _AHEAD_CHAIN
@@ -255,7 +262,7 @@ class DaskRunner:
 
     @property
     def _rounds_at_once(self) -> int:
-        return _ROUNDS if self.data.self_contained else 1
+        return _ROUNDS if self._whole else 1
 
     def _submit_rounds(
         self, now: Future | Agreed, rounds: list[list[Work]], active: np.ndarray, last: bool
@@ -266,7 +273,7 @@ class DaskRunner:
         reports: list[TaskRef] = []
         known: Future | TaskRef | Agreed = now
         for works in rounds:
-            if self.data.self_contained:
+            if self._whole:
                 partials = [self._add_work(batch, known, work, active, None) for work in works]
             else:
                 batch, partials = self._segmented(now, works, active)
@@ -347,7 +354,7 @@ class DaskRunner:
     def _inputs(self, work: Work) -> list[Future]:
         if self.data.self_contained:
             return []
-        return [f for block in work.blocks for f in self.data.inputs(self.client, block)]
+        return list(self.data.inputs(self.client, *work.blocks))
 
     def _threads(self) -> dict[str, int]:
         return {a: max(1, n) for a, n in self.client.nthreads().items()}

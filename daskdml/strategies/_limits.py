@@ -11,6 +11,7 @@ from daskdml.data import (
     CardInfo,
     Dataset,
     DeviceSpec,
+    HeldSpec,
     MemoryPlan,
     card_info,
     explained,
@@ -26,8 +27,11 @@ __all__ = ["budget", "device_budget", "explained"]
 
 def budget(
     client: Client, data: Dataset, model: Model, memory_budget: int | str | None, lease: str
-) -> tuple[MemoryPlan, CacheSpec | None]:
-    """The memory plan of the fit, and the block cache it allows, kept until ``lease`` ends."""
+) -> tuple[MemoryPlan, CacheSpec | HeldSpec]:
+    """The memory plan of the fit, and the block cache it allows, kept until ``lease`` ends.
+
+    Of chunks that are in memory already, what is remembered of them.
+    """
     _free_abandoned(client)
     memory = worker_memory(client)
     state_bytes = sum(array.nbytes for array in model.init())
@@ -41,7 +45,7 @@ def budget(
         budget=memory_budget,
     )
     if not data.cacheable:
-        return plan, None
+        return plan, HeldSpec(data.token, lease)
     return plan, CacheSpec(token=data.token, memory_bytes=plan.cache_bytes, lease=lease)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from daskdml.data import Block, CacheSpec, DeviceSpec, MemoryPlan, cache_usage, stream
+from daskdml.data import Block, CacheSpec, DeviceSpec, HeldSpec, MemoryPlan, cache_usage, stream
 from daskdml.models import Model, Totals
 from daskdml.monitor import ReplicaRound
 from daskdml.numerics import DeviceBlock, card
@@ -64,7 +64,7 @@ class Blocks:
 
     recipes: Mapping[int, Any]
     inputs: Mapping[int, Any] = field(default_factory=dict)
-    cache: CacheSpec | None = None
+    cache: CacheSpec | HeldSpec | None = None
     plan: MemoryPlan | None = None
     device: DeviceSpec | None = None
 
@@ -98,7 +98,7 @@ def walk(blocks: Blocks | InMemory, pieces: tuple[Piece, ...], visit: Callable[[
     load_seconds = wait_seconds = compute_seconds = 0.0
     nbytes = 0
     # A block that comes back is found in the cache; where there is none, its chunk is in memory and is kept.
-    kept: dict[int, Any] | None = {} if blocks.cache is None or blocks.inputs else None
+    kept: dict[int, Any] | None = None if isinstance(blocks.cache, CacheSpec) and not blocks.inputs else {}
     uses, seen = Counter(piece.block for piece in pieces), set[int]()
     due = [p.block for p in pieces] if kept is None else list(uses)
     recipes = [blocks.recipes[b] for b in due]
@@ -218,7 +218,7 @@ def _told_apart(
 
 def cached_bytes(blocks: Blocks) -> tuple[int, int]:
     """What the block cache of this process holds, in memory and in files."""
-    if blocks.cache is None:
+    if not isinstance(blocks.cache, CacheSpec):
         return 0, 0
     usage = cache_usage(blocks.cache.token)
     return usage["memory_bytes"], usage["disk_bytes"]

@@ -7,11 +7,9 @@ from types import ModuleType, SimpleNamespace
 import array_api_strict
 import numpy as np
 import pytest
-import scipy.sparse as sp
 from numba import cuda as _cuda  # noqa: F401 (imported before a test puts other modules in its place)
 
 from daskdml.data import (
-    Block,
     CacheSpec,
     CardInfo,
     DeviceSpec,
@@ -185,27 +183,6 @@ def test_a_block_is_on_the_card_or_in_the_host_cache_not_in_both(data, fake_card
     assert fake_card.came == [0, 1, 2, 3, 4, 2, 3, 4]
     release_cache(data.token)
     assert device_usage(data.token)["device_blocks"] == 0
-
-
-def test_what_is_held_elsewhere_is_remembered_for_as_long_as_it_is_there():
-    tier, spec = DeviceTier(), DeviceSpec("t", 0, 1000, lease="fit")
-    chunk, y = np.ones((3, 2), "f4"), np.zeros(3, "f4")
-    tier.remember(spec, Block(4, chunk, y))
-    found = tier.remembered("t", 4)
-    assert found.X is chunk and found.y is y and found.index == 4
-    assert tier.remembered("t", 5) is None and tier.remembered("other", 4) is None
-    del chunk, found
-    assert tier.remembered("t", 4) is None
-    # Of a copy that was made for the block nothing is left at once, and sparse rows are made anew.
-    tier.remember(spec, Block(1, np.ones((3, 2)), y))
-    tier.remember(spec, Block(2, sp.csr_array(np.eye(3)), y))
-    assert tier.remembered("t", 1) is None and tier.remembered("t", 2) is None
-    kept = np.ones((3, 2))
-    tier.remember(spec, Block(4, kept, y))
-    tier.release("t", "fit")
-    assert tier.remembered("t", 4) is None
-    tier.remember(spec, Block(4, kept, y))
-    assert tier.remembered("t", 4) is None
 
 
 def test_without_a_card_here_the_device_is_nothing(data, monkeypatch):

@@ -3,6 +3,7 @@
 import os
 import signal
 
+import dask.array as da
 import numpy as np
 import pytest
 
@@ -54,6 +55,31 @@ def test_it_changes_no_bit_of_the_result_nor_of_the_history(client, monkeypatch,
     same = ["round", "epoch", "loss", "objective", "rows", "learning_rate"]
     assert ahead.history_[same].equals(alone.history_[same])
     assert (ahead.provenance_["reason"], ahead.n_iter_) == (alone.provenance_["reason"], alone.n_iter_)
+
+
+def held():
+    """Chunks in memory, used as they are."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((6000, 20))
+    y = np.where(X[:, 0] > 0, "yes", "no")
+    return da.from_array(X, chunks=(1000, 20)), da.from_array(y, chunks=1000)
+
+
+def test_so_are_those_over_chunks_that_threads_of_this_process_hold(client, monkeypatch, sent):
+    tasks = []
+    add = _dask.DaskRunner._add_work
+    monkeypatch.setattr(_dask.DaskRunner, "_add_work", lambda self, *args: tasks.append(1) or add(self, *args))
+    given, params = held(), {"strategy": Averaging(2), "max_iter": 6}
+    at_once = fitted(given, **params)
+    assert any(sent) and len(tasks) == 2 * 6
+    # Elsewhere a task has a few blocks, since it may have to fetch them.
+    sent.clear()
+    tasks.clear()
+    monkeypatch.setattr(_dask, "_one_process", lambda client: False)
+    some = fitted(given, **params)
+    assert not any(sent) and len(tasks) > 2 * 6
+    assert np.array_equal(at_once.coef_, some.coef_)
+    assert at_once.history_["loss"].equals(some.history_["loss"])
 
 
 def test_a_chain_of_epochs_is_cut_now_and_then_and_the_last_is_not_sent_twice(client, sent):
