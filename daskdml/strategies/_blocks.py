@@ -9,13 +9,16 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
+from distributed import get_worker
+
 from daskdml.cluster import client_of_task
 from daskdml.data import Block, CacheSpec, stream
 from daskdml.strategies._plan import Order, Piece, Work, part_of
 from daskdml.strategies._work import Blocks
 
-# Blocks of data that are in the cluster's memory already are in no block cache: so many bytes of them are kept here,
-# since fetching a block anew for each clock that trains a part of it would cost more than the training.
+# Blocks of data that are in the cluster's memory already are in no block cache: so many bytes of them at least are kept
+# here, since fetching a block anew for each clock that trains a part of it would cost more than the training; and more,
+# where the memory that is planned for a cache allows.
 _KEPT_BYTES = 2**26
 # Permutations of blocks that are kept: the parts of a block are trained in several clocks.
 _ORDERS = 4
@@ -53,6 +56,8 @@ class BlockReader:
         self._coming: tuple[int, Future] | None = None
         self._last: Block | None = None
         self._kept: OrderedDict[int, Block] = OrderedDict()
+        planned = 0 if blocks.plan is None or blocks.on_gpu else blocks.plan.cache_bytes // _threads()
+        self._room = max(_KEPT_BYTES, planned)
         self._orders: OrderedDict[tuple[int, int], Order] = OrderedDict()
         self.loaded = Loaded()
 
@@ -90,7 +95,7 @@ class BlockReader:
         if isinstance(self._blocks.cache, CacheSpec):
             return
         self._kept[block.index] = block
-        while len(self._kept) > 1 and sum(b.nbytes for b in self._kept.values()) > _KEPT_BYTES:
+        while len(self._kept) > 1 and sum(b.nbytes for b in self._kept.values()) > self._room:
             self._kept.popitem(last=False)
 
     def rows(self, work: Work, piece: Piece, n_rows: int) -> Order:
@@ -139,3 +144,11 @@ class BlockReader:
             if any(future.status == "error" for future in futures):
                 raise
             raise InputsLost(f"the cluster has lost data that a block is made of ({error!r})") from error
+
+
+def _threads() -> int:
+    """Of the worker that this runs in: each may have a reader."""
+    try:
+        return max(1, get_worker().state.nthreads)
+    except ValueError:
+        return 1
