@@ -47,7 +47,7 @@ class StalenessPlot:
         self._reads.data = dict(_views.staleness(fit))
         reads = sum(fit.lags.values())
         mean = sum(lag * count for lag, count in fit.lags.items()) / reads if reads else 0.0
-        told = f": {reads:,} reads, mean {mean:.2f}" if reads else ": replicas read together" if not fit.shards else ""
+        told = f": mean {mean:.2f} of {reads:,}" if reads else ": replicas read together" if not fit.shards else ""
         self.figure.title.text = self.title + told
 
 
@@ -96,7 +96,7 @@ class PacePlot:
         _with_factors(self.figure.x_range, list(found["replica"]))
         self._paces.data = {**found, "color": [RED if slow else BLUE for slow in found["slow"]]}
         slow = _views.straggler(fit)
-        told = "" if slow is None else f": replica {slow.replica}, {slow.times:.1f} times the median"
+        told = "" if slow is None else f": replica {slow.replica}, {slow.times:.1f} × median"
         self.figure.title.text = self.title + told
 
 

@@ -15,6 +15,7 @@ _HEAD = """
   #daskdml-head {display: flex; flex-wrap: wrap; gap: 0 24px; padding: 10px 4px 4px;}
   #daskdml-head > div:first-child {width: 330px;}
   #daskdml-head > div:last-child {flex: 1; min-width: 340px;}
+  @media (max-width: 1000px) { #daskdml-head > div:last-child {flex: 1 0 100%; max-width: calc(100vw - 40px);} }
   #daskdml-plots {display: grid; grid-template-columns: repeat(auto-fill, minmax(370px, 1fr)); gap: 10px;
     padding-bottom: 16px;}
   #daskdml-plots > div {height: 270px; min-width: 0; border-top: 1px solid var(--daskdml-line); padding-top: 6px;}
