@@ -1,5 +1,6 @@
 """What a process holds: threads, children, ports, clients, temporary files. Compare before and after a test."""
 
+import contextlib
 import functools
 import gc
 import os
@@ -94,17 +95,18 @@ def _children():
 
 def _below(pid):
     """The processes that one has started."""
-    try:
+    found = []
+    # What has ended meanwhile, be it the process, one of its threads or a child, is passed over by itself.
+    gone = OSError, psutil.NoSuchProcess
+    with contextlib.suppress(*gone):
         if not _linux():
             return psutil.Process(pid).children()
-        pids = []
         for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children") as file:
-                pids += file.read().split()
-        return [psutil.Process(int(child)) for child in pids]
-    except (OSError, psutil.NoSuchProcess):
-        # It has ended, or one of its threads has: what is left is found at the next look.
-        return []
+            with contextlib.suppress(*gone), open(f"/proc/{pid}/task/{thread}/children") as file:
+                for child in file.read().split():
+                    with contextlib.suppress(*gone):
+                        found.append(psutil.Process(int(child)))
+    return found
 
 
 @functools.cache
