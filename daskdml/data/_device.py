@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dask.utils import format_bytes
 
 from daskdml.data._block import Block, Schema
-from daskdml.data._leases import Leases
+from daskdml.data._leases import Leased
 from daskdml.data._memory import budget_bytes, row_bytes
 from daskdml.numerics import DeviceBlock, card, why_no_card
 
@@ -185,7 +184,7 @@ class _Resident:
     blocks: dict[int, DeviceBlock] = field(default_factory=dict)
 
 
-class DeviceTier:
+class DeviceTier(Leased[_Resident]):
     """The blocks that stay on the GPU of a process, by data set and index; shared by its threads.
 
     Examples
@@ -194,11 +193,6 @@ class DeviceTier:
     >>> tier.reserve(spec, 0, 60), tier.reserve(spec, 1, 60), tier.reserve(spec, 2, 40)
     (True, False, True)
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._sets: dict[str, _Resident] = {}
-        self._leases = Leases()
 
     def get(self, token: str, index: int) -> DeviceBlock | None:
         """The block, if it is there."""
@@ -230,19 +224,6 @@ class DeviceTier:
         with self._lock:
             if token in self._sets:
                 self._sets[token].promised.pop(index, None)
-
-    def release(self, token: str, lease: str = "") -> None:
-        """Forget a data set's blocks, and keep no more of what is brought for ``lease``."""
-        with self._lock:
-            self._leases.end(token, lease)
-            self._sets.pop(token, None)
-
-    def release_abandoned(self, clients: Collection[str]) -> None:
-        """Forget the blocks that are kept for fits of other clients than these."""
-        with self._lock:
-            for token in self._leases.abandoned(clients):
-                self._leases.end_all(token)
-                self._sets.pop(token, None)
 
     def usage(self, token: str) -> dict[str, int]:
         """Bytes and number of a data set's blocks."""

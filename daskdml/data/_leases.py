@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
 
 # A task that is late by more fits than these in one process is not thinkable.
 _REMEMBERED = 4096
@@ -75,3 +78,25 @@ class Leases:
             for token, leases in self._of.items()
             if all(lease and lease.partition("/")[0] not in clients for lease in leases)
         ]
+
+
+class Leased(Generic[T]):
+    """What a process keeps by data set, shared by its threads, for as long as leases last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sets: dict[str, T] = {}
+        self._leases = Leases()
+
+    def release(self, token: str, lease: str = "") -> None:
+        """Forget what is kept of a data set, and keep no more of it for ``lease``."""
+        with self._lock:
+            self._leases.end(token, lease)
+            self._sets.pop(token, None)
+
+    def release_abandoned(self, clients: Collection[str]) -> None:
+        """Forget what is kept for fits of other clients than these."""
+        with self._lock:
+            for token in self._leases.abandoned(clients):
+                self._leases.end_all(token)
+                self._sets.pop(token, None)
