@@ -26,8 +26,8 @@ demo: $(READY)
 # Half of the tests wait for clusters and would be disturbed by others; the other half computes, on two cores.
 test: lint
 	@status=0; \
-	$(BIN)/pytest -m "not alone" -n 2 --dist worksteal || status=$$?; \
-	$(BIN)/pytest -m alone tests || status=$$?; \
+	$(BIN)/pytest -m "not alone" -n 2 --dist worksteal --durations=15 || status=$$?; \
+	$(BIN)/pytest -m alone --durations=15 tests || status=$$?; \
 	exit $$status
 
 test-gpu: $(READY_GPU)

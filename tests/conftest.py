@@ -48,7 +48,16 @@ def pytest_unconfigure(config):
 
 
 # What is tested there is who waits for whom, who is slow and who is given up: that other tests share the cores shows.
-ALONE = ("cluster", "monitor", "numerics/cuda", "server", "strategies")
+ALONE = (
+    "monitor/dashboard",
+    "monitor/test_scaling.py",
+    "strategies/test_asynchronous.py",
+    "strategies/test_failures.py",
+    "strategies/test_on_clusters.py",
+    "strategies/test_sent_ahead.py",
+    "strategies/test_speeds.py",
+    "strategies/test_too_large.py",
+)
 
 
 def pytest_collection_modifyitems(items):
