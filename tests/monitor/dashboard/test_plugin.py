@@ -218,7 +218,8 @@ def test_a_flood_of_events_leaves_the_scheduler_responsive(cluster):
         (fit,) = stored(cluster)
         assert fit.lanes[0].rows == 100_000 * 25 and len(fit.lanes[0].track) <= 40
         # Others are served all the while: a scheduler that is kept busy for the whole flood answers once, at its end.
-        # The machine may stop it now and then, which no single wait can be held against; a fast one is through in a second.
+        # The machine may stop it now and then, which no single wait can be held against; a fast one is through in
+        # a second.
         assert len(waits) >= 5 and np.median(waits) < 0.5
 
 
