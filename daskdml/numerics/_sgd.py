@@ -109,13 +109,13 @@ def _average_row(needed, rows, i, average, k, c):
 
 
 @part
-def _fold(coef, average_coef, k, factor, lag, scale, squares, absolutes):
+def _fold(needed, coef, average_coef, k, factor, lag, scale, squares, absolutes):
     """Write the factor of problem ``k`` back into its weights and their sums.
 
     The mean is kept relative to the stored weights: ``lag`` grows as they shrink, and is paid before it is so large
-    that the mean would be a small difference of large numbers.
+    that the mean would be a small difference of large numbers. Without a mean, its arrays have no entry to look at.
     """
-    if lag[k] > LAG * scale[k] * factor[k]:
+    if needed is not None and scale.shape[0] > 0 and lag[k] > LAG * scale[k] * factor[k]:
         for j in range(coef.shape[1]):
             average_coef[k, j] += lag[k] * coef[k, j]
         lag[k] = 0.0
@@ -197,7 +197,7 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
                 shrink = max(0.0, 1.0 - (1.0 - settings.l1_ratio) * eta * settings.alpha)
                 factor[k] *= shrink
                 if factor[k] < tiny:
-                    _fold(coef, average_coef, k, factor, lag, mean_scale, squares, absolutes)
+                    _fold(settings.needs.mean, coef, average_coef, k, factor, lag, mean_scale, squares, absolutes)
             if truncating:
                 l1_total[k] += settings.l1_ratio * eta * settings.alpha
                 given = step / factor[k], factor[k], l1_total[k], l1_applied, (squares[k], absolutes[k])
@@ -216,5 +216,5 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
         t += 1.0
 
     for k in range(n_problems):
-        _fold(coef, average_coef, k, factor, lag, mean_scale, squares, absolutes)
+        _fold(settings.needs.mean, coef, average_coef, k, factor, lag, mean_scale, squares, absolutes)
     state.clock[0] = t
