@@ -78,15 +78,20 @@ def device_matrix(value: Any, dtype: np.dtype) -> Any:
     return value.astype(dtype, order="C", copy=False)
 
 
-def matrix(value: Any, dtype: np.dtype, sparse: bool = False) -> np.ndarray | sp.csr_matrix | sp.csr_array:
-    """One raw chunk as a C-contiguous ndarray or canonical CSR of ``dtype``; no copy where it is one already."""
+def matrix(
+    value: Any, dtype: np.dtype, sparse: bool = False, where: str = ""
+) -> np.ndarray | sp.csr_matrix | sp.csr_array:
+    """One raw chunk as a C-contiguous ndarray or canonical CSR of ``dtype``; no copy where it is one already.
+
+    ``where`` is how an error names the chunk.
+    """
     value = on_host(value)
     if isinstance(value, pd.Series):
         value = value.to_frame()
     if isinstance(value, pd.DataFrame):
         result: Any = _frame(value, dtype)
     elif is_sparse(value):
-        return _csr(value, dtype)
+        return _csr(value, dtype, where)
     else:
         result = np.asarray(value)
         refuse_dtype(result.dtype)
@@ -97,11 +102,12 @@ def matrix(value: Any, dtype: np.dtype, sparse: bool = False) -> np.ndarray | sp
     return _csr(sp.csr_matrix(result), dtype) if sparse else result
 
 
-def _csr(value: Any, dtype: np.dtype) -> Any:
+def _csr(value: Any, dtype: np.dtype, where: str = "") -> Any:
     if not sp.issparse(value):
         value = value.tocsr() if hasattr(value, "tocsr") else value.to_scipy_sparse().tocsr()
     csr = value.tocsr()
     refuse_dtype(csr.dtype)
+    check_columns(csr, where)
     if csr.dtype != dtype:
         csr = csr.astype(dtype)
     if not csr.has_canonical_format:
@@ -117,6 +123,22 @@ def _csr(value: Any, dtype: np.dtype) -> Any:
         parts = (csr.data, csr.indices.astype(np.int32), csr.indptr.astype(np.int32))
         csr = type(csr)(parts, shape=csr.shape)
     return csr
+
+
+def check_columns(csr: Any, where: str = "") -> None:
+    """Raise ValueError for a column that is not there.
+
+    SciPy does not look at the columns that it is given, and compiled code would write over other memory.
+    """
+    # As unsigned numbers those below 0 are large: one look at each finds both.
+    columns = csr.indices.view(f"u{csr.indices.itemsize}")
+    if len(columns) and columns.max() >= csr.shape[1]:
+        at = int(np.argmax(columns))
+        row = int(np.searchsorted(csr.indptr, at, side="right")) - 1
+        raise ValueError(
+            f"Input X is no valid sparse matrix: {where}row {row} has a value in column {csr.indices[at]}, "
+            f"but X has {csr.shape[1]} columns; build it anew with its full shape"
+        )
 
 
 def _frame(frame: pd.DataFrame, dtype: np.dtype) -> np.ndarray:

@@ -123,7 +123,8 @@ def _rows(
         return np.empty(shape, dtype)
     there = getattr(scores, "there", None)
     on_device = None if there is None or schema.sparse else device_matrix(chunk, schema.dtype)
-    X = matrix(chunk, schema.dtype, schema.sparse) if on_device is None else on_device
+    where = place(block_id[0], n_blocks)
+    X = matrix(chunk, schema.dtype, schema.sparse, where) if on_device is None else on_device
     if X.shape[1] != schema.n_features:
         raise ValueError(
             f"X has {X.shape[1]} columns in block {block_id[0]}, but {schema.n_features} in its first; "
@@ -133,7 +134,7 @@ def _rows(
     if scores is None or not all_finite(given):
         X = X if on_device is None else matrix(chunk, schema.dtype)
         names = schema.feature_names if isinstance(X, np.ndarray) else None
-        check_finite(X if isinstance(X, np.ndarray) else X.data, "X", place(block_id[0], n_blocks), names)
+        check_finite(X if isinstance(X, np.ndarray) else X.data, "X", where, names)
     result = np.asarray(function(given))
     if result.shape != shape:
         raise ValueError(f"the function gave shape {result.shape} for {n} rows, but {shape} was expected")

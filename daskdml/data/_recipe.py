@@ -33,7 +33,7 @@ class Decoding:
     def block(self, index: int, x: Any, y: Any, w: Any) -> Block:
         where, schema = place(index, self.n_blocks), self.schema
         kept = device_matrix(x, schema.dtype) if self.on_device and not schema.sparse and card() is not None else None
-        X = matrix(x, schema.dtype, schema.sparse) if kept is None else kept
+        X = matrix(x, schema.dtype, schema.sparse, where) if kept is None else kept
         if X.shape[1] != schema.n_features:
             raise ValueError(
                 f"X has {X.shape[1]} columns in block {index}, but {schema.n_features} were expected; "

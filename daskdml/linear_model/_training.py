@@ -12,7 +12,7 @@ from scipy.sparse import issparse
 
 from daskdml.cluster import LOST, check_workers, connection_lost, current_client, embedded
 from daskdml.data import Block, Dataset, Schema, Target, any_weight, as_dataset, is_in_memory
-from daskdml.data._decode import float_dtype, is_sparse, matrix, on_host
+from daskdml.data._decode import check_columns, float_dtype, is_sparse, matrix, on_host
 from daskdml.data._sources import features
 from daskdml.linear_model._device import require_device
 from daskdml.models import LinearModel
@@ -212,4 +212,6 @@ def plain_features(X: Any) -> Any:
     X = on_host(X)
     if is_sparse(X) and not issparse(X):
         return matrix(X, float_dtype([X.dtype]))
+    if issparse(X) and X.format == "csr":
+        check_columns(X)
     return features(X).data if hasattr(X, "dims") else X

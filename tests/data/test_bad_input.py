@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 from daskdml.data import Target, as_dataset
+from daskdml.linear_model import SGDClassifier
 
 
 def every_block(data):
@@ -34,6 +35,25 @@ def x_with(value, row=35, dtype=float):
 def test_missing_and_infinite_values_in_block_17(value, text, wrap):
     with pytest.raises(ValueError, match=rf"Input X contains {text}.*block 17, row"):
         every_block(as_dataset(wrap(x_with(value)), target=None))
+
+
+@pytest.mark.parametrize("column", [3, -1])
+@pytest.mark.parametrize("kind", [sp.csr_matrix, sp.csr_array])
+def test_columns_that_a_sparse_matrix_does_not_have(column, kind):
+    parts = np.ones(3), np.array([0, column, 2]), np.array([0, 2, 3])
+    bad = kind(parts, shape=(2, 3))
+    lazy = da.from_array(np.arange(20.0).reshape(20, 1), chunks=(2, 1)).map_blocks(
+        lambda x: bad if x[0, 0] == 14 else sp.csr_matrix(np.ones((2, 3))), meta=sp.csr_matrix((0, 3)), chunks=(2, 3)
+    )
+    wrong = f"row 0 has a value in column {column}, but X has 3 columns"
+    with pytest.raises(ValueError, match=f"no valid sparse matrix: block 7, {wrong}"):
+        every_block(as_dataset(lazy, target=None))
+    fitted = SGDClassifier().fit(np.eye(3), [0, 1, 1])
+    for use in (lambda: fitted.fit(bad, [0, 1]), lambda: fitted.partial_fit(bad, [0, 1]), lambda: fitted.predict(bad)):
+        with pytest.raises(ValueError, match=f"no valid sparse matrix: {wrong}"):
+            use()
+    with pytest.raises(ValueError, match=f"no valid sparse matrix: block 7, {wrong}"):
+        fitted.predict(lazy).compute()
 
 
 def test_the_column_of_a_missing_value_is_named():
