@@ -51,6 +51,7 @@ def pytest_unconfigure(config):
 ALONE = (
     "monitor/dashboard",
     "monitor/test_scaling.py",
+    "strategies/test_agreement.py",
     "strategies/test_asynchronous.py",
     "strategies/test_failures.py",
     "strategies/test_on_clusters.py",
