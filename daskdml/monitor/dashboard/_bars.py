@@ -33,7 +33,7 @@ class StalenessPlot:
     """How many clocks behind the parameters were that replicas read."""
 
     def __init__(self) -> None:
-        self.title = "Staleness of what was read"
+        self.title = "Staleness of reads"
         tips = [("clocks behind", "@lag"), ("reads", "@reads{0,0}")]
         self.figure = plain_figure("staleness", self.title, "clocks behind", "reads", tips)
         self._reads = source("lag", "reads")
@@ -47,8 +47,8 @@ class StalenessPlot:
         self._reads.data = dict(_views.staleness(fit))
         reads = sum(fit.lags.values())
         mean = sum(lag * count for lag, count in fit.lags.items()) / reads if reads else 0.0
-        told = f": mean {mean:.2f} of {reads:,}" if reads else ": replicas read together" if not fit.shards else ""
-        self.figure.title.text = self.title + told
+        together = self.title if fit.shards else "Staleness: replicas read together"
+        self.figure.title.text = f"Staleness of {reads:,} reads: mean {mean:.2f}" if reads else together
 
 
 class ReplicaPlot:

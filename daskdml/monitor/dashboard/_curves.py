@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bokeh.models import CustomJSTickFormatter, DataRange1d, LinearAxis
+from bokeh.models import CustomJSTickFormatter, DataRange1d, LinearAxis, Range1d
 from bokeh.models.annotations import Span
 
 from daskdml.monitor.dashboard import _views
@@ -112,7 +112,8 @@ class MarkPlot:
         kinds = list(reversed(_views.KINDS))
         self.figure = plain_figure("recoveries", self.title, "seconds", "", tips, y_range=kinds)
         self._marks = source("at", "kind", "what")
-        self.figure.x_range = DataRange1d(start=0)
+        # One that follows the data by itself takes the end that it is given for its own, and may stay behind.
+        self.figure.x_range = Range1d(0, 1)
         self.figure.scatter("at", "kind", source=self._marks, color=RED, size=8, marker="diamond", alpha=0.8)
         self._now = Span(location=0, dimension="height", line_color=GREY, line_dash="dotted")
         self.figure.add_layout(self._now)

@@ -41,7 +41,7 @@ def until(condition, seconds=20.0):
 
 
 def plotted(driver):
-    """For each figure of the page its title, and the columns of its sources, as the browser has them."""
+    """For each figure of the page its title, where its time axis ends, and its sources, as the browser has them."""
     return driver.execute_script(
         """
         const plain = (value) => ArrayBuffer.isView(value) ? Array.from(value) : value
@@ -53,7 +53,7 @@ def plotted(driver):
             const columns = source instanceof Map ? [...source] : Object.entries(source)
             return Object.fromEntries(columns.map(([name, values]) => [name, Array.from(values, plain)]))
           })
-          found[root.name] = {title: root.title.text, data: data}
+          found[root.name] = {title: root.title.text, end: root.x_range.end, data: data}
         }
         return found
         """

@@ -122,6 +122,8 @@ def test_every_plot_tells_of_a_fit_with_a_straggler_and_a_killed_worker(process_
         assert pages_complaints(driver) == []
     assert {name for name, plot in after.items() if not all(map(len, plot["data"][0].values()))} == set()
     equals_history(after, clf)
+    # What is told of is within the axes of the page that was open all the while.
+    assert page["daskdml_recoveries"]["end"] >= max(last(page, "daskdml_recoveries", "at"))
     assert {name: plot for name, plot in page.items() if name not in PASSING} == {
         name: plot for name, plot in after.items() if name not in PASSING
     }
