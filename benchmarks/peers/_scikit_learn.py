@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 
 from benchmarks.race._problem import Problem
-from benchmarks.race._side import Config, Side, Step, anew, going_on
+from benchmarks.race._side import TAILS, Config, Side, Step, anew, going_on, with_tail
 
 RATES: list[Config] = [
     {"learning_rate": "optimal"},
@@ -23,12 +23,13 @@ RATES: list[Config] = [
     {"learning_rate": "constant", "eta0": 0.001},
     {"learning_rate": "constant", "eta0": 0.001, "average": True},
     {"learning_rate": "constant", "eta0": 0.01, "average": True},
+    *TAILS,
 ]
 ONE_VERSUS_ALL = "trains more than two classes one versus all, another objective"
 
 
 def sgd(problem: Problem, config: Config) -> SGDClassifier:
-    return SGDClassifier(loss="log_loss", alpha=problem.alpha, tol=None, random_state=0, **config)
+    return SGDClassifier(loss="log_loss", alpha=problem.alpha, tol=None, random_state=0, **with_tail(config, problem))
 
 
 class PlainSGD(Side):

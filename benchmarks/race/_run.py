@@ -42,6 +42,9 @@ class Race:
         return child(side.name, (self.problem, self.few), start, scratch, self.objective.value, self.deadline)
 
     def tune(self, side: type[Side]) -> None:
+        if side.tuned_as is not None:
+            print(f"{side.name}: as {side.tuned_as}", flush=True)
+            return
         with self.process(side, side.tuned_from) as process:
             grid = side.grid(self.problem)
             runs = tune(process, side, grid, self.optimum, self.options.limit / 2, self.deadline)

@@ -13,6 +13,19 @@ import numpy as np
 from benchmarks.race._problem import Problem
 
 Config = dict[str, Any]
+# For both libraries of SGD that have running means: such as begin "after" so many passes, the first being the worst.
+TAILS: list[Config] = [
+    {"learning_rate": "constant", "eta0": 0.001, "after": 1},
+    {"learning_rate": "constant", "eta0": 0.001, "after": 3},
+    {"learning_rate": "constant", "eta0": 0.01, "after": 5},
+    {"learning_rate": "invscaling", "eta0": 1.0, "power_t": 0.4, "after": 10},
+]
+
+
+def with_tail(config: Config, problem: Problem) -> Config:
+    """A configuration in scikit-learn's words: ``average`` counts rows."""
+    rest = {name: value for name, value in config.items() if name != "after"}
+    return rest | {"average": config["after"] * problem.n_rows + 1} if "after" in config else rest
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +58,8 @@ class Side:
     package: ClassVar[str]
     # What it is tuned from; what tuning finds holds for both.
     tuned_from: ClassVar[str] = "memory"
+    # The side that is tuned in its place, whose models are the same.
+    tuned_as: ClassVar[str | None] = None
     starts: ClassVar[tuple[str, ...]] = ("memory", "files")
 
     def __init__(self, problem: Problem, start: str, scratch: str):

@@ -56,7 +56,7 @@ class Settings:
 
     def of(self, workload: str, side: type[Side], default: Config) -> tuple[dict[str, Config], bool]:
         """The configuration for each target, and whether it was tuned."""
-        found = self.found.get(workload, {}).get(side.name)
+        found = self.found.get(workload, {}).get(side.tuned_as or side.name)
         return (found["best"], True) if found else ({str(target): default for target in TARGETS}, False)
 
     def put(self, workload: str, side: type[Side], runs: list[Run], optimum: float) -> None:

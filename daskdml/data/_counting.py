@@ -82,7 +82,8 @@ def per_block(
         return results_of(client, client.get(untokenized(graph), results, sync=False))
     except KilledWorker as error:
         what = _blocks_of(graph, [(task, i) for i in range(blocks)], error.task)
-        what = what and f"{what} of {name}"
+        # Dask counts a death against all tasks that the worker had.
+        what = what and f"{what} of {name}, or another that was on the same worker"
         raise explained(error, what, block_bytes_for(client)) from None
 
 

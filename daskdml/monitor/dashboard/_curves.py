@@ -113,7 +113,7 @@ class MarkPlot:
         self.figure = plain_figure("recoveries", self.title, "seconds", "", tips, y_range=kinds)
         self._marks = source("at", "kind", "what")
         # One that follows the data by itself takes the end that it is given for its own, and may stay behind.
-        self.figure.x_range = Range1d(0, 1)
+        self.figure.x_range = Range1d(start=0, end=1)
         self.figure.scatter("at", "kind", source=self._marks, color=RED, size=8, marker="diamond", alpha=0.8)
         self._now = Span(location=0, dimension="height", line_color=GREY, line_dash="dotted")
         self.figure.add_layout(self._now)
