@@ -21,6 +21,8 @@ _MOST = 32
 # Seconds, and the part of what is shown, over which a rate is a mean.
 _WINDOW = 1.0
 _PART = 0.02
+# Seconds of work, as a part of that time, from which on a limit is told.
+_LITTLE = 0.1
 # A replica is a straggler that takes so many times the median for a row.
 _SLOW = 1.3
 
@@ -143,24 +145,35 @@ def rates(fit: Fit) -> Columns:
     at, rows, nbytes, _, _ = fit.work.columns()
     if not len(at):
         return {"at": at, "rows": rows, "gigabytes": nbytes}
-    at = np.concatenate([[0.0], at])
-    rows, nbytes = np.concatenate([[0.0], rows]), np.concatenate([[0.0], nbytes])
-    window = max(_WINDOW, _PART * (at[-1] - at[0]))
-    before = np.minimum(np.searchsorted(at, at - window, side="right") - 1, np.arange(len(at)) - 1).clip(0)
-    took = np.maximum(at - at[before], 1e-9)
-    speed = [((total - total[before]) / took)[1:] for total in (rows, nbytes)]
-    return {"at": at[1:], "rows": speed[0], "gigabytes": speed[1] / 1e9}
+    took, rows, nbytes, _, _ = _lately(fit)
+    took = np.maximum(took, 1e-9)
+    return {"at": at, "rows": rows / took, "gigabytes": nbytes / took / 1e9}
 
 
 def limits(fit: Fit) -> tuple[float, float] | None:
-    """Rows and gigabytes a second if all replicas computed, or loaded, all the time: as it was measured in this fit."""
+    """Rows and gigabytes a second if all replicas computed, or loaded, all the time as in the fit's best second."""
     if fit.work.last is None:
         return None
-    _, rows, nbytes, compute, load = fit.work.last
+    took, rows, nbytes, compute, load = _lately(fit)
+    slower = np.maximum(compute, load)
+    # Of little work nothing can be said, unless there was no more.
+    told = slower >= min(_LITTLE * float(took.max()), float(slower.max()))
+    told &= slower > 0
+    if not told.any():
+        return None
     replicas = fit.facts.get("n_replicas") or 1
     side_by_side = min(replicas, fit.threads) if fit.threads else replicas
-    slower = max(compute, load)
-    return (side_by_side * rows / slower, side_by_side * nbytes / slower / 1e9) if slower > 0 else None
+    best = [side_by_side * float((done[told] / slower[told]).max()) for done in (rows, nbytes)]
+    return best[0], best[1] / 1e9
+
+
+def _lately(fit: Fit) -> list[np.ndarray]:
+    """For each moment of the fit's work: seconds since about a second before, and what was done in them."""
+    totals = [np.concatenate([[0.0], column]) for column in fit.work.columns()]
+    at = totals[0]
+    window = max(_WINDOW, _PART * (at[-1] - at[0]))
+    before = np.minimum(np.searchsorted(at, at - window, side="right") - 1, np.arange(len(at)) - 1).clip(0)
+    return [(total - total[before])[1:] for total in totals]
 
 
 def shards(fit: Fit) -> Columns:

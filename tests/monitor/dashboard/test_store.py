@@ -114,6 +114,15 @@ def test_rates_and_their_limit():
     assert _views.limits(fit) == (4000.0, 4.0)
 
 
+def test_a_fit_that_becomes_faster_is_not_above_its_limit():
+    # Two replicas that compute all the time, a second a round.
+    slow = [round_end(1, n, rows=100, bytes=10**8, compute_seconds=2.0) for n in range(1, 11)]
+    fast = [round_end(2, n, rows=1000, bytes=10**9, compute_seconds=2.0) for n in range(11, 21)]
+    fit = stored(*slow, *fast)
+    assert _views.limits(fit) == (1000.0, 1.0)
+    assert _views.rates(fit)["rows"][1:].max() == 1000.0 and _views.rates(fit)["gigabytes"][1:].max() == 1.0
+
+
 def test_nothing_is_drawn_of_a_fit_that_has_only_begun():
     fit = stored()
     for name in VIEWS:
