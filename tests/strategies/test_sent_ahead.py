@@ -98,7 +98,8 @@ def test_times_are_those_at_which_replicas_worked(client):
 
 def test_slow_epochs_and_large_parameters_are_not_sent_ahead(client, monkeypatch, sent):
     with monkeypatch.context() as less:
-        less.setattr(_dask, "_AHEAD_SECONDS", 0.1)
+        # Less than a single block takes.
+        less.setattr(_dask, "_AHEAD_SECONDS", 0.02)
         fitted(lazy(delay=0.05), memory_budget=0, max_iter=4)
     assert not any(sent)
     monkeypatch.setattr(_dask, "_AHEAD_BYTES", 8)
