@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from daskdml._version import __version__
 
 if TYPE_CHECKING:
-    from daskdml.strategies import ASP, BSP, ESSP, SSP, Averaging
+    from daskdml.strategies import ASP, BSP, ESSP, SSP, Averaging, FullBatch
 
 # What is logged, and where to, is for the program to say: logging.basicConfig(level="INFO") shows it.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -29,12 +29,12 @@ _ROOMS = (
     "strategies",
     "workflow",
 )
-__all__ = ["ASP", "BSP", "ESSP", "SSP", "Averaging", "__version__"]
+__all__ = ["ASP", "BSP", "ESSP", "SSP", "Averaging", "FullBatch", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     # Found when asked for: the command line's help, and a worker asked for its version, need no numerics.
-    if name in ("ASP", "BSP", "ESSP", "SSP", "Averaging"):
+    if name in ("ASP", "BSP", "ESSP", "SSP", "Averaging", "FullBatch"):
         from daskdml import strategies
 
         globals()[name] = value = getattr(strategies, name)

@@ -148,7 +148,7 @@ def main() -> None:
 )
 @click.option(
     "--strategy",
-    type=click.Choice(["averaging", "bsp", "ssp", "essp", "asp"]),
+    type=click.Choice(["averaging", "bsp", "ssp", "essp", "asp", "full_batch"]),
     default="averaging",
     show_default=True,
     help="How replicas are kept in step.",

@@ -28,6 +28,7 @@ _TRUSTED = (
     "daskdml.strategies:SSP",
     "daskdml.strategies:ESSP",
     "daskdml.strategies:ASP",
+    "daskdml.strategies:FullBatch",
     "daskdml.server:Float16",
     "daskdml.server:TopK",
     "daskdml.server:Add",

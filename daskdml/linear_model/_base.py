@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskdml.checkpoint import Cadence
 from daskdml.data import budget_bytes, columns_of, is_in_memory, map_rows, namespace_of, on_host, refuse_dataset
-from daskdml.linear_model._device import DEVICES, batch_of, check_device
+from daskdml.linear_model._device import DEVICES, batch_of, check_device, device_of
 from daskdml.linear_model._identity import identity_of
 from daskdml.linear_model._provenance import provenance_of
 from daskdml.linear_model._split import validation_mask
@@ -29,8 +29,18 @@ from daskdml.models import LinearModel
 from daskdml.monitor import CallbackList, FitInfo, History, ProgressBar, StoppingRule
 from daskdml.monitor._html import fitted_html
 from daskdml.monitor.dashboard import page_listeners
-from daskdml.numerics import ADAPTIVE, LOSSES, PENALTIES, SCHEDULES, Settings, State, settle
-from daskdml.strategies import Agreed, Asynchronous, Checkpoint, FitStart, Holdout, Schedule, Synchronous, as_strategy
+from daskdml.numerics import ADAPTIVE, CONSTANT, LOSSES, PENALTIES, SCHEDULES, Settings, State, settle
+from daskdml.strategies import (
+    Agreed,
+    Asynchronous,
+    Checkpoint,
+    FitStart,
+    FullBatch,
+    Holdout,
+    Schedule,
+    Synchronous,
+    as_strategy,
+)
 
 # scikit-learn's: a sparse row touches the intercept far more often than any of its weights.
 SPARSE_INTERCEPT_DECAY = 0.01
@@ -116,11 +126,25 @@ class BaseSGD(BaseEstimator):
                 f"average={self.average} needs a scalar learning rate; with learning_rate='{self.learning_rate}' "
                 "set average=False"
             )
-        as_strategy(self.strategy)
+        chosen = as_strategy(self.strategy)
+        if isinstance(chosen, FullBatch) and self.average:
+            raise ValueError(
+                f"average={self.average} is a mean over many small steps, and strategy={chosen!r} makes few that are "
+                "exact: set average=False"
+            )
         budget_bytes(self.memory_budget)
         budget_bytes(self.device_memory, "device_memory")
         check_device(self.device, self.batch_size, self.device_memory, self.learning_rate, self.strategy)
         Cadence.of(self.checkpoint_every)
+
+    def _check_goes_on(self) -> None:
+        """Raise where one pass over other rows means nothing to the strategy."""
+        chosen = as_strategy(self.strategy)
+        if isinstance(chosen, Synchronous) and not chosen.goes_on:
+            raise ValueError(
+                f"partial_fit makes one pass over other rows, and strategy={chosen!r} many over the same: "
+                "use fit, with warm_start=True to begin where the last one ended, or strategy='averaging'"
+            )
 
     def _open_checkpoint(self, resume: bool) -> Checkpoint | None:
         """Where the fit is saved, with what is there to be resumed; None without ``checkpoint``."""
@@ -132,6 +156,10 @@ class BaseSGD(BaseEstimator):
                 "that the first fit was given"
             )
         return None
+
+    @property
+    def _device(self) -> str:
+        return device_of(self.device, self.strategy)
 
     def _batch(self) -> int:
         return batch_of(self.device, self.batch_size, self.learning_rate, self.strategy)
@@ -181,6 +209,9 @@ class BaseSGD(BaseEstimator):
         state.coef[...] = np.reshape(coef, state.coef.shape)
         state.intercept[...] = np.reshape(intercept, state.intercept.shape)
         fresh = model.init()
+        if model.settings.schedule == CONSTANT:
+            # An adaptive rate is where the last call left it; this one is what the parameter says now.
+            state.eta[...] = fresh.eta
         # A parameter changed between calls may want arrays that the earlier ones did without.
         kept = {n: v if v.shape == getattr(fresh, n).shape else getattr(fresh, n) for n, v in state._asdict().items()}
         return Agreed(State(**kept), self._strategy_memory)
@@ -320,7 +351,9 @@ class BaseSGD(BaseEstimator):
         self.n_iter_ = trained.epochs
         self.t_ = (1.0 if first else self.t_) + (trained.rows if n_rows is None else trained.epochs * n_rows)
         self._optimizer_state = state._asdict()
-        self._strategy_memory = trained.agreed.memory
+        chosen = as_strategy(self.strategy)
+        goes_on = not isinstance(chosen, Synchronous) or chosen.goes_on
+        self._strategy_memory = trained.agreed.memory if goes_on else None
         coef, intercept = self._shaped(state.coef), state.intercept.astype(state.coef.dtype)
         for name in MEAN_STATE:
             self.__dict__.pop(name, None)

@@ -90,9 +90,10 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
     coordinate_eta0 : float, default 0.5
         The rate "adagrad" and "normalized" start from, in place of ``eta0``.
     strategy : str or strategy object, default "averaging"
-        How replicas are kept in step: "averaging" or "bsp", "ssp", "essp" or "asp" on a parameter server, or an object
-        such as ``Averaging(n_replicas=4, rounds_per_epoch=2)``. The parameters of one are set as
-        ``strategy__n_replicas=4``, also where it is given by name.
+        How replicas are kept in step: "averaging" or "bsp"; "ssp", "essp" or "asp" on a parameter server; "full_batch"
+        for Newton's method or L-BFGS in place of SGD; or an object such as ``Averaging(n_replicas=4,
+        rounds_per_epoch=2)``. The parameters of one are set as ``strategy__n_replicas=4``, also where it is given by
+        name.
     memory_budget : int, str or None, default None
         Bytes of memory the block cache may take on each worker, as "200MB"; by default what is left under
         half of the worker's limit.
@@ -294,6 +295,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         self
         """
         first = getattr(self, "coef_", None) is None
+        self._check_goes_on()
         if first:
             self._check_parameters(partial=True)
             if self.class_weight == "balanced":
@@ -407,12 +409,12 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         y, sample_weight = on_host(y), on_host(sample_weight)
         self._check_kinds(y, sample_weight)
         if stays_in_process(self.strategy, X, y, sample_weight, start=start):
-            require_device(self.device)
+            require_device(self._device)
             return self._memory(plain_features(X), y, sample_weight, classes, first)
         self._note_columns(X, reset=first)
         dtype = None if first else self.coef_.dtype
         # Labels are counted after this, because it refuses what does not fit in memory.
-        data = distribute(self.strategy, X, y, sample_weight, Target(), dtype, start, self.memory_budget, self.device)
+        data = distribute(self.strategy, X, y, sample_weight, Target(), dtype, start, self.memory_budget, self._device)
         counts = None
         if classes is None:
             classes, counts = label_counts(y, client=data.client)
@@ -472,7 +474,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
             negative_weight=negative,
             threads=effective_n_jobs(self.n_jobs),
             batch=self._batch(),
-            device=self.device,
+            device=self._device,
         )
 
     def _weights(self, labels: Labels) -> np.ndarray:

@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import Any
 
 from daskdml.data import card_info, require_cards
-from daskdml.strategies import BSP, Asynchronous, as_strategy
+from daskdml.strategies import BSP, Asynchronous, FullBatch, as_strategy
 
 DEVICES = ("auto", "cpu", "cuda")
 # Rows of a batch on a GPU, unless batch_size says otherwise: beyond about so many an epoch of a step for each batch
@@ -28,13 +28,17 @@ def check_device(
     Traceback (most recent call last):
     ValueError: learning_rate='normalized' has no kernel for a GPU: use another one, or device='auto' or 'cpu'
     """
+    if device == "cuda" and not _on_device(strategy):
+        raise ValueError(
+            f"strategy={as_strategy(strategy)!r} has no kernel for a GPU: use another one, or device='auto' or 'cpu'"
+        )
     if device == "cuda" and learning_rate in _NOT_ON_DEVICE:
         raise ValueError(
             f"learning_rate='{learning_rate}' has no kernel for a GPU: use another one, or device='auto' or 'cpu'"
         )
-    if device == "cpu" and device_memory is not None:
+    if device_of(device, strategy) == "cpu" and device_memory is not None:
         raise ValueError(
-            f"device_memory={device_memory!r} is memory of a GPU, and device='cpu' uses none: leave it None, "
+            f"device_memory={device_memory!r} is memory of a GPU, and device='{device}' uses none here: leave it None, "
             "or use device='auto' or 'cuda'"
         )
     if batch_size == "auto":
@@ -52,6 +56,17 @@ def check_device(
         raise ValueError(
             f"batch_size=1 leaves a GPU nothing to do side by side: with device='{device}' use 2 or more, or 'auto'"
         )
+
+
+def device_of(device: str, strategy: Any) -> str:
+    """Where rows are trained on: "auto" is the CPU for a strategy without kernels for a GPU.
+
+    Examples
+    --------
+    >>> device_of("auto", "averaging"), device_of("auto", "full_batch")
+    ('auto', 'cpu')
+    """
+    return device if _on_device(strategy) else "cpu"
 
 
 def batch_of(device: str, batch_size: int | str, learning_rate: str, strategy: Any) -> int:
@@ -77,4 +92,8 @@ def require_device(device: str, client: Any = None) -> None:
 
 def _steps_by_gradient(strategy: Any) -> bool:
     chosen = as_strategy(strategy)
-    return isinstance(chosen, BSP) or (isinstance(chosen, Asynchronous) and chosen.sends_gradients)
+    return isinstance(chosen, (BSP, FullBatch)) or (isinstance(chosen, Asynchronous) and chosen.sends_gradients)
+
+
+def _on_device(strategy: Any) -> bool:
+    return not isinstance(as_strategy(strategy), FullBatch)

@@ -59,7 +59,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
     coordinate_eta0 : float, default 0.5
         The rate "adagrad" and "normalized" start from, in place of ``eta0``.
     strategy : str or strategy object, default "averaging"
-        "averaging", "bsp", "ssp", "essp", "asp", or an object such as ``Averaging(n_replicas=4)``.
+        "averaging", "bsp", "ssp", "essp", "asp", "full_batch", or an object such as ``Averaging(n_replicas=4)``.
     memory_budget : int, str or None, default None
     device : {"cpu", "cuda", "auto"}, default "cpu"
         "cuda" trains on the GPU of each worker that has one, and fails where none has; "auto" does the same and fails
@@ -222,6 +222,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         self
         """
         first = getattr(self, "coef_", None) is None
+        self._check_goes_on()
         if first:
             self._check_parameters(partial=True)
         data, target = self._data(X, y, sample_weight, first=first)
@@ -278,9 +279,9 @@ class SGDRegressor(RegressorMixin, BaseSGD):
             self._note_columns(X, reset=first)
             dtype = None if first else self.coef_.dtype
             target = Target()
-            given = (dtype, start, self.memory_budget, self.device)
+            given = (dtype, start, self.memory_budget, self._device)
             return distribute(self.strategy, X, y, sample_weight, target, *given), None
-        require_device(self.device)
+        require_device(self._device)
         X, y = validate_data(
             self,
             plain_features(X),
@@ -307,5 +308,5 @@ class SGDRegressor(RegressorMixin, BaseSGD):
             positive_weight=np.ones(1),
             negative_weight=np.ones(1),
             batch=self._batch(),
-            device=self.device,
+            device=self._device,
         )

@@ -13,6 +13,7 @@ from daskdml.models._model import Rows, Totals
 from daskdml.numerics import (
     ADAGRAD,
     BINARY,
+    KINKED,
     L2,
     NO_PENALTY,
     NORMALIZED,
@@ -27,24 +28,32 @@ from daskdml.numerics import (
     Patience,
     Settings,
     State,
+    Surface,
     add_gradients,
     apply_gradient,
     as_rows,
     copy_state,
+    flat,
     gradient_rows,
     gradient_settings,
     init_state,
     is_plain,
+    lassos,
     narrowed,
+    parameters,
     penalties,
     scalar_rate,
     settle,
+    sum_matrix,
+    surface,
     train_batches,
     train_epochs,
     train_rows,
     train_rows_adaptive,
     train_rows_plain,
+    unflat,
     zero_gradient,
+    zero_sums,
 )
 
 # What scikit-learn divides an adaptive rate by.
@@ -57,6 +66,8 @@ ROW_COST = 20
 # Blocks of a grid, notes of each of them (of losses by row of a tile, of penalties by thread), rows of a gradient: what
 # the kernels of a GPU have at most.
 GRID, NOTES, GRADIENT_ROWS = 1056, 128 + 256, 2**18
+# Of second derivatives, on each worker.
+CURVED_BYTES = 2**30
 _NO_WEIGHTS = {np.dtype(t): np.empty(0, dtype=t) for t in (np.float32, np.float64)}
 
 
@@ -231,6 +242,59 @@ class LinearModel:
 
     def sum_gradients(self, a: Gradient, b: Gradient) -> Gradient:
         return add_gradients(a, b)
+
+    def zero_sums(self, state: State, curved: bool, scaled: bool) -> Gradient:
+        if self.settings.loss in KINKED and self.settings.mode != SOFTMAX:
+            raise ValueError(
+                "a loss with kinks, as 'hinge', 'perceptron' and 'epsilon_insensitive', has no gradient there to "
+                "descend along: use 'squared_hinge', 'modified_huber', 'log_loss', 'huber' or a squared one, or "
+                "strategy='averaging'"
+            )
+        if curved:
+            if lassos(state, self.settings).any():
+                raise ValueError("Newton's method takes no l1 penalty: use solver='lbfgs', or penalty 'l2' or None")
+            problems, own = parameters(self.settings, self.n_outputs, self.n_features)
+            if (nbytes := 8 * problems * own**2) > CURVED_BYTES:
+                raise ValueError(
+                    f"the second derivatives of {own:,} parameters would take {nbytes / 1e9:.1f} GB on each worker: "
+                    "use solver='lbfgs'"
+                )
+        return zero_sums(state, self.settings, curved, scaled)
+
+    def add_sums(
+        self, state: State, block: Rows, order: np.ndarray | BatchOrder, active: np.ndarray, out: Gradient
+    ) -> None:
+        order, sides, on = np.asarray(order), self._class_weights(), self._on(active)
+        rows, y, weight = self._rows(block)
+        settings = gradient_settings(self.settings)
+        if isinstance(block.X, np.ndarray) or len(out.hessian):
+            sum_matrix(block.X, y, weight, order, state, settings, *sides, on, out)
+        else:
+            gradient_rows(rows, y, weight, order, state, settings, *sides, on, out)
+
+    def surface(self, state: State, sums: Gradient) -> Surface:
+        return surface(state, self.settings, sums)
+
+    def sum_totals(self, state: State, sums: Gradient) -> Totals:
+        penalty = penalties(state.coef, self.settings)
+        objective = sums.value + sums.rows[0] * (penalty.sum() if self.settings.mode == SOFTMAX else penalty)
+        return self._totals(int(sums.rows[0]), np.stack([sums.totals[0], objective]))
+
+    @property
+    def n_curved(self) -> int:
+        return parameters(self.settings, self.n_outputs, self.n_features)[1]
+
+    def flat(self, state: State) -> np.ndarray:
+        return flat(state, self.settings)
+
+    def unflat(self, values: np.ndarray, state: State) -> State:
+        return unflat(values, state, self.settings)
+
+    def counted(self, state: State, rows: int) -> State:
+        return state._replace(clock=state.clock + np.array([float(rows), 0.0]))
+
+    def lassos(self, state: State) -> np.ndarray:
+        return lassos(state, self.settings)
 
     @property
     def sloped(self) -> frozenset[str]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from daskdml.numerics import BatchOrder, Patience
+from daskdml.numerics import BatchOrder, Patience, Surface
 
 
 class Rows(Protocol):
@@ -110,6 +110,38 @@ class Model(Protocol):
         Other arrays that it names, as a count of rows, are to be added. Raises ValueError for settings whose step is
         more than a gradient.
         """
+
+    def zero_sums(self, state: Any, curved: bool, scaled: bool) -> Any:
+        """The sums of no rows: of value and gradient; also second derivatives, or their size by parameter, if wanted.
+
+        Raises ValueError for settings that have no such gradient everywhere, or no second derivatives of a size that
+        can be kept.
+        """
+
+    def add_sums(self, state: Any, block: Rows, order: np.ndarray | BatchOrder, active: np.ndarray, out: Any) -> None:
+        """Add rows to ``out``; ``state`` is only read. Two of them add up by :meth:`sum_gradients`."""
+
+    def surface(self, state: Any, sums: Any) -> Surface:
+        """The objective around ``state``, from the sums of all rows."""
+
+    def sum_totals(self, state: Any, sums: Any) -> Totals:
+        """What the sums of all rows say of their losses; the objective is that which :meth:`surface` has."""
+
+    @property
+    def n_curved(self) -> int:
+        """How many parameters a problem has: the root of what its second derivatives take."""
+
+    def flat(self, state: Any) -> np.ndarray:
+        """The parameters of each problem in a row of float64."""
+
+    def unflat(self, values: np.ndarray, state: Any) -> Any:
+        """``state`` with the parameters for which :meth:`flat` gives ``values``."""
+
+    def counted(self, state: Any, rows: int) -> Any:
+        """``state``, so many more rows having been visited."""
+
+    def lassos(self, state: Any) -> np.ndarray:
+        """The weight of the absolute value of each parameter of a problem in its objective."""
 
     def batch_totals(self, state: Any, gradient: Any) -> Totals:
         """What a batch's gradient says of its rows' losses."""

@@ -1,6 +1,7 @@
 """Losses, penalties, schedules and the compiled kernels: arrays in, arrays out. No Dask."""
 
 from daskdml.numerics._adaptive import train_rows_adaptive
+from daskdml.numerics._descent import Descent, Plan, begun, moved, trial
 from daskdml.numerics._epochs import Patience, train_epochs
 from daskdml.numerics._gradient import (
     Gradient,
@@ -20,6 +21,7 @@ from daskdml.numerics._settings import (
     ADAGRAD,
     ADAPTIVE,
     BINARY,
+    CONSTANT,
     L2,
     NO_PENALTY,
     NORMALIZED,
@@ -41,11 +43,14 @@ from daskdml.numerics._settings import (
 )
 from daskdml.numerics._sgd import train_rows
 from daskdml.numerics._shuffle import BatchOrder, row_order, seed_of_words, shuffle_in_place
+from daskdml.numerics._whole import KINKED, Surface, flat, lassos, parameters, sum_matrix, surface, unflat, zero_sums
 
 __all__ = [
     "ADAGRAD",
     "ADAPTIVE",
     "BINARY",
+    "CONSTANT",
+    "KINKED",
     "L2",
     "LOSSES",
     "NORMALIZED",
@@ -54,12 +59,14 @@ __all__ = [
     "PA1",
     "PA2",
     "PENALTIES",
+    "Plan",
     "REGRESSION",
     "SCHEDULES",
     "SOFTMAX",
     "BatchOrder",
     "CsrRows",
     "DenseRows",
+    "Descent",
     "DeviceBlock",
     "Gradient",
     "Loss",
@@ -67,28 +74,39 @@ __all__ = [
     "Patience",
     "Settings",
     "State",
+    "Surface",
     "add_gradients",
     "apply_gradient",
     "as_rows",
+    "begun",
     "card",
     "copy_state",
+    "flat",
     "gradient_rows",
     "gradient_settings",
     "init_state",
     "is_plain",
-    "narrowed",
+    "lassos",
     "loss_and_gradient",
+    "moved",
+    "narrowed",
+    "parameters",
     "penalties",
     "row_order",
     "scalar_rate",
     "seed_of_words",
     "settle",
     "shuffle_in_place",
+    "sum_matrix",
+    "surface",
     "train_batches",
     "train_epochs",
     "train_rows",
     "train_rows_adaptive",
     "train_rows_plain",
+    "trial",
+    "unflat",
     "why_no_card",
     "zero_gradient",
+    "zero_sums",
 ]

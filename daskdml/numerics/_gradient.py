@@ -35,7 +35,9 @@ class Gradient(NamedTuple):
     rows: np.ndarray  # (1,)
     totals: np.ndarray  # (2, K): loss; loss with penalty
     largest: np.ndarray  # (d,): largest |x|, for the normalized rate only
-    column_squares: np.ndarray  # (d,): sum of x^2, for the normalized rate only
+    column_squares: np.ndarray  # (d,): sum of x^2, for the normalized rate and for a first step of all rows only
+    value: np.ndarray  # (K,): loss with the rows' weights, of which all the above is the gradient
+    hessian: np.ndarray  # (P, p, p): second derivatives of each problem, for Newton's steps only
 
 
 def zero_gradient(state: State, settings: Settings) -> Gradient:
@@ -49,6 +51,8 @@ def zero_gradient(state: State, settings: Settings) -> Gradient:
         np.zeros((2, n_problems)),
         np.zeros(d),
         np.zeros(d),
+        np.zeros(n_problems),
+        np.zeros((0, 0, 0)),
     )
 
 
@@ -61,6 +65,8 @@ def add_gradients(a: Gradient, b: Gradient) -> Gradient:
         a.totals + b.totals,
         np.maximum(a.largest, b.largest),
         a.column_squares + b.column_squares,
+        a.value + b.value,
+        a.hessian + b.hessian,
     )
 
 
@@ -83,7 +89,7 @@ def _note_scales(rows, i, largest, column_squares):
 def gradient_rows(rows, y, sample_weight, order, state, settings, positive_weight, negative_weight, active, out):
     """Add the rows in ``order`` to the sums ``out``; ``state`` is only read. Arguments as in ``train_rows``."""
     coef, intercept = state.coef, state.intercept
-    sums, intercept_sums, totals = out.coef, out.intercept, out.totals
+    sums, intercept_sums, totals, weighted = out.coef, out.intercept, out.totals, out.value
     n_problems = coef.shape[0]
     softmax = settings.mode == SOFTMAX
     scores = np.zeros(n_problems)
@@ -99,16 +105,20 @@ def gradient_rows(rows, y, sample_weight, order, state, settings, positive_weigh
             _note_scales(rows, i, out.largest, out.column_squares)
         for k in range(n_problems):
             scores[k] = np.float64(row_dot(rows, i, coef, k)) + intercept[k]
-        if softmax:
-            totals[0, 0] += softmax_gradient(settings.needs.softmax, scores, target, gradients)
+        value = softmax_gradient(settings.needs.softmax, scores, target, gradients) if softmax else 0.0
         for k in range(n_problems):
             if not active[k]:
                 continue
+            share = weight * problem_weight(
+                settings.mode, target, k, settings.first_class, positive_weight, negative_weight
+            )
             if not softmax:
                 value, gradients[k] = independent_gradient(settings, target, scores[k], k)
+            if k == 0 or not softmax:
+                # A softmax keeps its sums in the first column.
                 totals[0, k] += value
-            gradient = gradients[k] * weight
-            gradient *= problem_weight(settings.mode, target, k, settings.first_class, positive_weight, negative_weight)
+                weighted[k] += value * share
+            gradient = gradients[k] * share
             if gradient != 0.0:
                 _add_row(rows, i, sums, k, gradient)
                 intercept_sums[k] += gradient

@@ -10,6 +10,7 @@ from daskdml.strategies._averaging import Averaging
 from daskdml.strategies._bsp import BSP
 from daskdml.strategies._checkpoint import Checkpoint, FitStart
 from daskdml.strategies._dask import DaskRunner
+from daskdml.strategies._full_batch import FullBatch
 from daskdml.strategies._local import LocalRunner
 from daskdml.strategies._plan import Holdout, Piece, Work, mixed_seed, mixed_shares, plan_epoch, shares
 from daskdml.strategies._ssp import ASP, ESSP, SSP, Asynchronous
@@ -23,6 +24,7 @@ STRATEGIES: dict[str, Callable[..., Synchronous | Asynchronous]] = {
     "ssp": SSP,
     "essp": ESSP,
     "asp": ASP,
+    "full_batch": FullBatch,
 }
 """Strategies by the name users give."""
 
@@ -57,6 +59,7 @@ __all__ = [
     "Checkpoint",
     "DaskRunner",
     "FitStart",
+    "FullBatch",
     "Holdout",
     "InMemory",
     "LocalRunner",

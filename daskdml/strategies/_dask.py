@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -76,6 +76,10 @@ class _Begun:
 
     def is_next(self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray) -> bool:
         return self.agreed is agreed and self.rounds is rounds and np.array_equal(self.active, active)
+
+
+def _same(agreed: Agreed) -> Agreed:
+    return agreed
 
 
 def _one_process(client: Client) -> bool:
@@ -155,7 +159,8 @@ class DaskRunner:
     def evaluate(self, agreed: Agreed, works: list[Work]) -> np.ndarray | None:
         """Summed validation statistics of all replicas."""
         nobody = np.ones(0, dtype=bool)
-        batch, start = Batch(self.client), self._start(agreed, len(works))
+        # What the strategy remembers trains, and does not predict.
+        batch, start = Batch(self.client), self._start(Agreed(agreed.state), len(works))
         found: list[np.ndarray | None] = []
         tasks: list[TaskRef] = []
         for work in works:
@@ -195,6 +200,8 @@ class DaskRunner:
         on_round: OnRound,
         coming: list[list[Work]] | None,
     ) -> tuple[Agreed, bool]:
+        if self.strategy.agrees_here:
+            return self._agreeing_here(agreed, rounds, active, on_round)
         begun, self._begun = self._begun, None
         if begun is None or not begun.is_next(agreed, rounds, active):
             n_replicas = max(len(works) for works in rounds)
@@ -221,6 +228,33 @@ class DaskRunner:
             return agreed, True
         if self._begun is not None:
             self._begun.agreed = agreed
+        return agreed, False
+
+    def _agreeing_here(
+        self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round: OnRound
+    ) -> tuple[Agreed, bool]:
+        """Rounds whose sums come to the driver, which makes the step: one is sent when the last is over."""
+        for works in rounds:
+            self._homes = settled(self._homes, len(works), self._threads())
+            now = self._start(self.strategy.sent(self._local_job.model, agreed), len(works))
+            if self._whole:
+                batch = Batch(self.client)
+                partials: list[Any] = [self._add_work(batch, now, work, active, None) for work in works]
+            else:
+                batch, partials = self._segmented(now, works, active)
+            while len(partials) > 1:
+                partials = self._combined(batch, partials)
+            # A future that was made already is not of this batch.
+            (total,) = batch.submit(partials) if isinstance(partials[0], TaskRef) else partials
+            found = self._gather(total)
+            began = time.perf_counter()
+            agreed = self.strategy.agree(self._local_job.model, agreed, found, active)
+            seconds = time.perf_counter() - began
+            agreed = replace(agreed, report=replace(agreed.report, agree_seconds=seconds))
+            try:
+                on_round(agreed.report, partial(_same, agreed))
+            except StopTraining:
+                return agreed, True
         return agreed, False
 
     def _send(self, begun: _Begun, now: Future | Agreed, on_round: OnRound) -> Agreed | None:
@@ -316,11 +350,15 @@ class DaskRunner:
     def _agree(self, batch: Batch, now: Any, partials: list[Any], active: np.ndarray) -> TaskRef:
         """The end of a round: a tree of sums, whose root is the task that makes the step."""
         while len(partials) > _FAN_IN:
-            partials = [
-                self._add(batch, "combine", _tasks.combine, self.job, *partials[i : i + _FAN_IN])
-                for i in range(0, len(partials), _FAN_IN)
-            ]
+            partials = self._combined(batch, partials)
         return self._add(batch, "agree", _tasks.agree, self.job, now, active, *partials)
+
+    def _combined(self, batch: Batch, partials: list[Any]) -> list[Any]:
+        """One level of the tree."""
+        return [
+            self._add(batch, "combine", _tasks.combine, self.job, *partials[i : i + _FAN_IN])
+            for i in range(0, len(partials), _FAN_IN)
+        ]
 
     def _start(self, agreed: Agreed, n_replicas: int) -> Future | Agreed:
         """The parameters for tasks to begin with: in the tasks themselves where they are small, else on the cluster."""

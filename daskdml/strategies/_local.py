@@ -35,7 +35,8 @@ class LocalRunner:
         """Run the rounds of an epoch; returns what is agreed on after, and whether a callback ended it early."""
         strategy, model = self.strategy, self.model
         for works in rounds:
-            partials = [strategy.work(model, agreed, work, active, self.blocks) for work in works]
+            sent = strategy.sent(model, agreed)
+            partials = [strategy.work(model, sent, work, active, self.blocks) for work in works]
             merged = reduce(lambda a, b: strategy.combine(model, a, b), partials)
             agreed = strategy.agree(model, agreed, merged, active)
             try:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -46,6 +46,15 @@ class Synchronous(Parameters):
 
     name: str
     n_replicas: int | None
+    # Whether ``agree`` is run by the driver: where it remembers much more than what replicas need.
+    agrees_here: ClassVar[bool] = False
+    # Whether a fit may go on with other rows.
+    goes_on: ClassVar[bool] = True
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether the order in which rows are visited means anything to it."""
+        return True
 
     @abstractmethod
     def rounds(self, n_blocks: int, n_replicas: int) -> int:
@@ -70,6 +79,14 @@ class Synchronous(Parameters):
     @abstractmethod
     def agree(self, model: Model, agreed: Agreed, partial: Partial, active: np.ndarray) -> Agreed:
         """What all replicas know after the round."""
+
+    def sent(self, model: Model, agreed: Agreed) -> Agreed:
+        """What replicas need of what was agreed on."""
+        return agreed
+
+    def is_done(self, agreed: Agreed) -> bool:
+        """Whether the strategy itself has nothing to improve any more."""
+        return False
 
     def facts(self) -> list[tuple[str, str]]:
         """What it promises, by name: shown in notebooks."""

@@ -106,7 +106,8 @@ def train(
     """
     started = time.perf_counter()
     rounds = strategy.rounds(schedule.n_blocks, schedule.n_replicas)
-    dealt = shares(schedule.n_blocks, schedule.n_replicas, schedule.seed, schedule.shuffle)
+    shuffle = schedule.shuffle and strategy.shuffles
+    dealt = shares(schedule.n_blocks, schedule.n_replicas, schedule.seed, shuffle)
     mixing = 0
     teller = Teller(listeners, model)
     keeper = _Keeper(checkpoint, schedule, teller, rounds)
@@ -121,13 +122,13 @@ def train(
         coming: list[list[Work]] | None = None
         for epoch in range(teller.epochs + 1, last + 1):
             teller.begin(epoch, ~schedule.rule.stopped, ahead=coming is not None)
-            if not mixing and epoch > 1:
+            if shuffle and not mixing and epoch > 1:
                 mixing = schedule.mixing(teller.first_bytes)
                 dealt = mixed_shares(schedule.n_blocks, schedule.n_replicas, mixing) if mixing else dealt
-            plan = partial(plan_epoch, dealt, rounds, seed=schedule.seed, shuffle=schedule.shuffle)
+            plan = partial(plan_epoch, dealt, rounds, seed=schedule.seed, shuffle=shuffle)
             works = coming or plan(epoch=epoch, holdout=schedule.holdout)[teller.done :]
             # How rows mix is decided after the first epoch; and validation is not to wait for another one.
-            ahead = 1 < epoch < last and schedule.holdout is None
+            ahead = 1 < epoch < last and schedule.holdout is None and not strategy.agrees_here
             coming = plan(epoch=epoch + 1) if ahead else None
             agreed, stopped = (
                 runner.epoch(agreed, works, teller.active, keeper.on_round, coming) if works else (agreed, False)
@@ -142,7 +143,7 @@ def train(
                 break
             keeper.check_rows()
             agreed = _judge(model, runner, agreed, schedule, dealt, teller)
-            if teller.stopped or schedule.rule.stopped.all():
+            if teller.stopped or schedule.rule.stopped.all() or strategy.is_done(agreed):
                 reason = "stopped" if teller.stopped else "converged"
                 break
             if epoch < last:

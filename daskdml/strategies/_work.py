@@ -179,6 +179,19 @@ def add_pieces(
     model: Model, state: Any, gradient: Any, work: Work, active: np.ndarray, blocks: Blocks | InMemory
 ) -> Report:
     """Add the gradient of the rows of ``work`` to ``gradient``."""
+    return _added(model.add_gradient, state, gradient, work, active, blocks)
+
+
+def sum_pieces(
+    model: Model, state: Any, sums: Any, work: Work, active: np.ndarray, blocks: Blocks | InMemory
+) -> Report:
+    """Add the rows of ``work`` to ``sums``, which are of value and gradient and what else they were made for."""
+    return _added(model.add_sums, state, sums, work, active, blocks)
+
+
+def _added(
+    add: Callable[..., None], state: Any, out: Any, work: Work, active: np.ndarray, blocks: Blocks | InMemory
+) -> Report:
     orders = _Orders(work, batched=True)
     rows = 0
 
@@ -186,7 +199,7 @@ def add_pieces(
         nonlocal rows
         order = orders.of(piece, block.n_rows)
         rows += len(order)
-        model.add_gradient(state, block, order, active, gradient)
+        add(state, block, order, active, out)
 
     begin, report = time.time(), walk(blocks, work.pieces, visit)
     return _told_apart(work, begin, rows, report, None, blocks)

@@ -98,7 +98,7 @@ def train(
         Default: text, booleans and at most 50 different whole numbers are classes, all else amounts.
     model : str, optional
         "logistic" (default), "svm", "modified_huber", "perceptron"; "linear" (default), "huber", "svr".
-    strategy : {"averaging", "bsp", "ssp", "essp", "asp"}, default "averaging"
+    strategy : {"averaging", "bsp", "ssp", "essp", "asp", "full_batch"}, default "averaging"
     staleness : int, optional
         Of "ssp" and "essp".
     replicas : int, optional

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.linear_model import SGDClassifier as PlainClassifier
 from sklearn.model_selection import GridSearchCV
 
-from daskdml import ASP, BSP, SSP, Averaging
+from daskdml import ASP, BSP, SSP, Averaging, FullBatch
 from daskdml.linear_model import SGDClassifier, SGDRegressor
 
 X, Y = np.random.default_rng(0).standard_normal((60, 3)), np.arange(60) % 2
@@ -33,9 +34,22 @@ def test_a_grid_of_replicas():
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
-@pytest.mark.parametrize("strategy", [Averaging, BSP, SSP, ASP])
+@pytest.mark.parametrize("strategy", [Averaging, BSP, FullBatch, SSP, ASP])
 @pytest.mark.parametrize("n", [2.5, 0, "two", True])
 def test_replicas_that_are_no_number_of_them(strategy, n):
     message = f"^{strategy.__name__}: n_replicas must be an integer of at least 1, got {n!r}"
     with pytest.raises(ValueError, match=message):
         SGDClassifier(strategy=strategy(n_replicas=n)).fit(X, Y)
+
+
+def test_a_constant_rate_is_what_it_says_in_each_call():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 3))
+    y = (X[:, 0] > 0).astype(int)
+    ours, theirs = (
+        make("log_loss", learning_rate="constant", eta0=0.1, shuffle=False, random_state=0).partial_fit(X, y, [0, 1])
+        for make in (SGDClassifier, PlainClassifier)
+    )
+    for clf in (ours, theirs):
+        clf.set_params(eta0=0.001).partial_fit(X, y)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-9)

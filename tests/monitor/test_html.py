@@ -118,7 +118,7 @@ def test_a_strategy_says_what_it_promises(name):
     assert "replicas 12" in text
     waits = {"ssp": "at most 3 clocks ahead", "essp": "at most 3 clocks ahead", "asp": "nobody waits"}
     assert waits.get(name, "wait for each other") in text
-    assert ("the same bits" in text) == (name in ("averaging", "bsp"))
+    assert ("the same bits" in text) == (name in ("averaging", "bsp", "full_batch"))
 
 
 def test_staleness_0_is_exact():

@@ -20,6 +20,9 @@ CASES = [
     {"loss": "multinomial", "alpha": 0.3, "eta0": 0.3},
     {"loss": "multinomial", "learning_rate": "adagrad"},
     {"batch_size": 7, "eta0": 0.1},
+    {"strategy": "full_batch", "loss": "modified_huber"},
+    {"strategy": "full_batch", "loss": "multinomial"},
+    {"strategy": "full_batch", "penalty": "l1"},
 ]
 
 

@@ -1,0 +1,329 @@
+"""Value, gradient and curvature of all rows together: what a deterministic step is made of.
+
+Dense rows go through BLAS in tiles that stay in the cache: scores, slopes and, for Newton's step, products of
+columns are made of a tile while it is there, so memory is read once a pass. Sums of a tile are in the rows' own dtype,
+those of tiles in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from daskdml.numerics._compiled import kernel, part
+from daskdml.numerics._gradient import Gradient, zero_gradient
+from daskdml.numerics._losses import (
+    EPSILON_INSENSITIVE,
+    HINGE,
+    HUBER,
+    LOG_LOSS,
+    MODIFIED_HUBER,
+    PERCEPTRON,
+    SQUARED_ERROR,
+    SQUARED_HINGE,
+)
+from daskdml.numerics._settings import BINARY, NO_PENALTY, SOFTMAX, Settings, State
+from daskdml.numerics._targets import independent_gradient, problem_target, problem_weight, softmax_gradient
+
+# Of a tile of rows: it is read four times, and has a share of the last cache to stay in; in smaller ones, calls of BLAS
+# and NumPy cost more than what they do.
+TILE_BYTES = 2**22
+# Of the parabola above a loss where that is a line: see _curvature.
+ON_LINES = 0.1
+# Losses with a kink, at which a step along the gradient may not descend however short it is.
+KINKED = (HINGE, PERCEPTRON, EPSILON_INSENSITIVE)
+
+
+class Surface(NamedTuple):
+    """The objective around a point, without its l1 part: one entry, or row, for each of P problems of p parameters."""
+
+    values: np.ndarray  # (P,)
+    slopes: np.ndarray  # (P, p)
+    hessians: np.ndarray  # (P, p, p); (0, 0, 0) where they were not asked for
+    diagonal: np.ndarray  # (P, p): about the hessians' diagonals; (0, 0) where it was not asked for
+
+
+def parameters(settings: Settings, n_outputs: int, n_features: int) -> tuple[int, int]:
+    """How many problems there are, and how many parameters each has."""
+    own = n_features + bool(settings.fit_intercept)
+    return (1, n_outputs * own) if settings.mode == SOFTMAX else (n_outputs, own)
+
+
+def zero_sums(state: State, settings: Settings, curved: bool, scaled: bool) -> Gradient:
+    """The sums of no rows; ``curved`` with hessians, ``scaled`` with the columns' squares."""
+    sums = zero_gradient(state, settings)
+    d = state.coef.shape[1]
+    if scaled:
+        sums = sums._replace(largest=np.zeros(d), column_squares=np.zeros(d))
+    if curved:
+        problems, own = parameters(settings, *state.coef.shape)
+        sums = sums._replace(hessian=np.zeros((problems, own, own)))
+    return sums
+
+
+@part
+def _curvature(kind, y, p, slope, epsilon):
+    """The second derivative of a loss by its score; where a Huber loss is a line, a part of its parabola's above it.
+
+    That parabola touches the loss at ``p`` and has its vertex where the loss is least (iteratively reweighted least
+    squares). With all of it every step descends, but they come near slowly; with 0 the first ones go much too far.
+    """
+    if kind == LOG_LOSS:
+        return (slope + y) * (1.0 - slope - y)
+    if kind == SQUARED_ERROR:
+        return 1.0
+    if kind == HUBER:
+        size = abs(p - y)
+        return 1.0 if size <= epsilon else ON_LINES * epsilon / size
+    if kind == SQUARED_HINGE:
+        return 2.0 if slope != 0.0 else 0.0
+    if kind == MODIFIED_HUBER:
+        gap = 1.0 - p * y
+        if gap <= 0.0:
+            return 0.0
+        return 2.0 if gap <= 2.0 else ON_LINES * 4.0 / gap
+    return 2.0 if slope != 0.0 else 0.0
+
+
+@kernel
+def slopes_of(scores, y, sample_weight, settings, positive, negative, active, slopes, curvatures, totals, value):
+    """From the scores (n, K) of rows to their losses, added to ``totals`` and ``value``, and ``slopes`` (n, K).
+
+    ``curvatures`` of shape (n, K), or (0, 0) for none, are the derivatives of the slopes; of a softmax, probabilities,
+    and the rows' weights in a last column.
+    """
+    n_rows, n_problems = scores.shape
+    softmax = settings.mode == SOFTMAX
+    mine, gradients = np.zeros(n_problems), np.zeros(n_problems)
+    curved = curvatures.shape[0] > 0
+    for i in range(n_rows):
+        target = np.float64(y[i])
+        weight = np.float64(sample_weight[i]) if sample_weight.shape[0] > 0 else 1.0
+        if softmax:
+            for k in range(n_problems):
+                mine[k] = scores[i, k]
+            loss = softmax_gradient(settings.needs.softmax, mine, target, gradients)
+            weight *= problem_weight(settings.mode, target, 0, settings.first_class, positive, negative)
+            totals[0, 0] += loss
+            value[0] += loss * weight
+            for k in range(n_problems):
+                slopes[i, k] = gradients[k] * weight
+                if curved:
+                    curvatures[i, k] = gradients[k] + (1.0 if k == int(target) else 0.0)
+            if curved:
+                curvatures[i, n_problems] = weight
+            continue
+        for k in range(n_problems):
+            if not active[k]:
+                slopes[i, k] = 0.0
+                if curved:
+                    curvatures[i, k] = 0.0
+                continue
+            share = weight * problem_weight(settings.mode, target, k, settings.first_class, positive, negative)
+            loss, slope = independent_gradient(settings, target, np.float64(scores[i, k]), k)
+            totals[0, k] += loss
+            value[k] += loss * share
+            slopes[i, k] = slope * share
+            if curved:
+                wanted = problem_target(settings.mode, settings.loss, target, k + settings.first_class)
+                curvatures[i, k] = share * _curvature(
+                    settings.loss, wanted, np.float64(scores[i, k]), slope, settings.epsilon
+                )
+
+
+def logistic_slopes(
+    scores: np.ndarray,
+    y: np.ndarray,
+    sample_weight: np.ndarray,
+    settings: Settings,
+    positive: np.ndarray,
+    negative: np.ndarray,
+    active: np.ndarray,
+    slopes: np.ndarray,
+    curvatures: np.ndarray,
+    totals: np.ndarray,
+    value: np.ndarray,
+) -> None:
+    """:func:`slopes_of` for the log-loss and the softmax, by NumPy's exponential and logarithm of many rows at once.
+
+    In the dtype of the scores, and so in vectors of 8 or 16: five times as fast as row after row.
+    """
+    n_rows, n_outputs = scores.shape
+    s = np.ascontiguousarray(scores.T)
+    share = np.ones(1, dtype=s.dtype) if not len(sample_weight) else sample_weight
+    if settings.mode == SOFTMAX:
+        label = y.astype(np.intp)
+        s -= s.max(axis=0)
+        own = s[label, np.arange(n_rows)]
+        np.exp(s, out=s)
+        total = s.sum(axis=0)
+        losses = np.log(total)[None] - own
+        s /= total
+        share = np.broadcast_to(share * positive.astype(s.dtype)[label], n_rows)
+        if len(curvatures):
+            curvatures[:, :-1], curvatures[:, -1] = s.T, share
+        s[label, np.arange(n_rows)] -= 1.0
+        found = s
+    else:
+        classes = np.arange(n_outputs)[:, None] + settings.first_class
+        hit = y > 0 if settings.mode == BINARY else y == classes
+        hit = np.broadcast_to(hit, s.shape)
+        if (positive != 1.0).any() or (negative != 1.0).any():
+            share = share * np.where(hit, positive[:, None], negative[:, None]).astype(s.dtype)
+        falling = np.exp(-np.abs(s))
+        grown = 1.0 + falling
+        losses = np.maximum(s, 0.0) - np.where(hit, s, 0.0) + np.log(grown)
+        chance = np.where(s > 0, 1.0, falling) / grown
+        found = chance - hit
+        share = np.broadcast_to(share, s.shape)
+        if len(curvatures):
+            curvatures[...] = (share * chance * (1.0 - chance) * active[:, None]).T
+    weighted = losses * share
+    problems = len(losses)
+    totals[0, :problems] += np.where(active[:problems], losses.sum(axis=1, dtype=np.float64), 0.0)
+    value[:problems] += np.where(active[:problems], weighted.sum(axis=1, dtype=np.float64), 0.0)
+    np.multiply(found, share * active[:, None], out=slopes.T, casting="same_kind")
+
+
+def sum_matrix(
+    X: Any,
+    y: np.ndarray,
+    sample_weight: np.ndarray,
+    order: np.ndarray,
+    state: State,
+    settings: Settings,
+    positive: np.ndarray,
+    negative: np.ndarray,
+    active: np.ndarray,
+    out: Gradient,
+) -> None:
+    """Add rows of a matrix to ``out``. One that is sparse is made dense, tile after tile."""
+    n_outputs, d = state.coef.shape
+    coef = np.ascontiguousarray(state.coef.T, dtype=X.dtype)
+    intercept = state.intercept.astype(X.dtype)
+    curved, scaled = out.hessian.shape[0] > 0, out.column_squares.shape[0] > 0
+    add = logistic_slopes if settings.mode == SOFTMAX or settings.loss == LOG_LOSS else slopes_of
+    for chosen in _tiles(order, max(64, TILE_BYTES // (d * X.dtype.itemsize))):
+        rows = X[chosen] if isinstance(X, np.ndarray) else X[chosen].toarray()
+        weight = sample_weight[chosen] if len(sample_weight) else sample_weight
+        scores = rows @ coef
+        scores += intercept
+        slopes = np.empty_like(scores)
+        n_curves = n_outputs + (settings.mode == SOFTMAX)
+        curvatures = np.empty((len(rows), n_curves) if curved else (0, 0), dtype=X.dtype)
+        add(scores, y[chosen], weight, settings, positive, negative, active, slopes, curvatures, out.totals, out.value)
+        out.coef[...] += slopes.T @ rows
+        out.intercept[...] += slopes.sum(axis=0, dtype=np.float64)
+        out.rows[0] += len(rows)
+        if scaled:
+            out.column_squares[...] += np.einsum("ij,ij->j", rows, rows)
+        if curved:
+            _add_hessians(rows, curvatures, settings, out.hessian)
+
+
+def _add_hessians(rows: np.ndarray, curvatures: np.ndarray, settings: Settings, out: np.ndarray) -> None:
+    n, d = rows.shape
+    own = d + bool(settings.fit_intercept)
+    weighted = np.empty((n, own), dtype=rows.dtype)
+    if settings.mode != SOFTMAX:
+        for k in range(len(out)):
+            _times(rows, np.sqrt(curvatures[:, k]), weighted)
+            # A matrix by itself: BLAS makes half of it.
+            out[k] += weighted.T @ weighted
+        return
+    full = np.ones((n, own), dtype=rows.dtype)
+    full[:, :d] = rows
+    weight, chances = curvatures[:, -1], curvatures[:, :-1]
+    classes = chances.shape[1]
+    blocks = out.reshape(classes, own, classes, own)
+    for k in range(classes):
+        for other in range(k + 1):
+            _times(rows, weight * chances[:, k] * ((k == other) - chances[:, other]), weighted)
+            product = full.T @ weighted
+            blocks[k, :, other] += product
+            if other < k:
+                blocks[other, :, k] += product
+
+
+def _times(rows: np.ndarray, factors: np.ndarray, out: np.ndarray) -> None:
+    """Each row, and the 1 of the intercept where there is one, times its factor."""
+    d = rows.shape[1]
+    np.multiply(rows, factors[:, None], out=out[:, :d])
+    out[:, d:] = factors[:, None]
+
+
+def _tiles(order: np.ndarray, size: int) -> Iterator[slice | np.ndarray]:
+    """Some rows after others; as slices, which copy nothing, where they stand one after another."""
+    if len(order) and np.array_equal(order, np.arange(order[0], order[0] + len(order))):
+        first, last = int(order[0]), int(order[0]) + len(order)
+        for at in range(first, last, size):
+            yield slice(at, min(at + size, last))
+        return
+    for at in range(0, len(order), size):
+        yield order[at : at + size]
+
+
+def surface(state: State, settings: Settings, sums: Gradient) -> Surface:
+    """The mean over rows, and the smooth part of the penalty, from the sums over all rows."""
+    n_outputs, d = state.coef.shape
+    problems, own = parameters(settings, n_outputs, d)
+    rows, bias = float(sums.rows[0]), bool(settings.fit_intercept)
+    ridge = 0.0 if settings.penalty == NO_PENALTY else settings.alpha * (1.0 - settings.l1_ratio)
+    coef = state.coef.astype(np.float64)
+    norms = 0.5 * ridge * np.einsum("kj,kj->k", coef, coef)
+    values = sums.value / rows + norms
+    if settings.mode == SOFTMAX:
+        values = np.array([sums.value[0] / rows + norms.sum()])
+    slopes = np.empty((n_outputs, d + bias))
+    np.divide(sums.coef, rows, out=slopes[:, :d])
+    slopes[:, :d] += ridge * coef
+    slopes[:, d:] = sums.intercept[:, None] / rows
+    hessians = sums.hessian / rows
+    diagonal = np.empty((0, 0))
+    if len(hessians):
+        ridges = np.full(d + bias, ridge)
+        ridges[d:] = 0.0
+        at = np.arange(own)
+        hessians[:, at, at] += np.tile(ridges, own // (d + bias))
+    elif len(sums.column_squares):
+        once = np.full(d + bias, _steepest(settings))
+        once[:d] *= sums.column_squares / rows
+        once[:d] += ridge
+        # A column of zeros pulls nowhere, and any scale is right for it.
+        once[once <= 0.0] = 1.0
+        diagonal = np.tile(once, (problems, own // (d + bias)))
+    return Surface(values, slopes.reshape(problems, own), hessians, diagonal)
+
+
+def _steepest(settings: Settings) -> float:
+    """The largest second derivative of the loss."""
+    return {LOG_LOSS: 0.25, SQUARED_ERROR: 1.0, HUBER: 1.0}.get(
+        settings.loss, 0.25 if settings.mode == SOFTMAX else 2.0
+    )
+
+
+def flat(state: State, settings: Settings) -> np.ndarray:
+    """The parameters of each problem in a row of float64, (P, p): coefficients, then the intercept, of each output."""
+    columns = [state.coef, state.intercept[:, None]] if settings.fit_intercept else [state.coef]
+    problems, own = parameters(settings, *state.coef.shape)
+    return np.hstack(columns, dtype=np.float64, casting="unsafe").reshape(problems, own)
+
+
+def unflat(values: np.ndarray, state: State, settings: Settings) -> State:
+    """``state`` with the parameters that :func:`flat` would give as ``values``."""
+    table = values.reshape(len(state.coef), -1)
+    d = state.coef.shape[1]
+    intercept = table[:, d].astype(state.intercept.dtype) if settings.fit_intercept else state.intercept.copy()
+    return state._replace(coef=np.ascontiguousarray(table[:, :d], dtype=state.coef.dtype), intercept=intercept)
+
+
+def lassos(state: State, settings: Settings) -> np.ndarray:
+    """The weight of each parameter's absolute value in the objective, (p,)."""
+    strength = 0.0 if settings.penalty == NO_PENALTY else settings.alpha * settings.l1_ratio
+    problems, own = parameters(settings, *state.coef.shape)
+    d = state.coef.shape[1]
+    once = np.full(d + bool(settings.fit_intercept), strength)
+    once[d:] = 0.0
+    return np.tile(once, own // len(once))

@@ -1,0 +1,207 @@
+"""Deterministic descent: every step is made of all rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from daskdml.models import Model, Totals
+from daskdml.numerics import Descent, Gradient, Plan, begun, moved, trial
+from daskdml.strategies._averaging import Averaging
+from daskdml.strategies._plan import Piece, Work
+from daskdml.strategies._strategy import Agreed, Partial, Synchronous, require_count
+from daskdml.strategies._work import Blocks, InMemory, Report, sum_pieces
+
+# Parameters of a problem up to which "auto" makes second derivatives. A pass then costs about as many multiplications
+# for each number of X, some ten times the reading of it at this size, and a tenth of the passes are wanted.
+NEWTON_UP_TO = 256
+# What L-BFGS remembers, by default.
+HISTORY_BYTES = 2**28
+
+
+class FullBatch(Synchronous):
+    """Full-batch descent, by Newton's method or L-BFGS: deterministic, and exact to many digits.
+
+    A pass over the data is one evaluation of the objective and its gradient (and for Newton's method its second
+    derivatives) at one point: every replica adds up its rows, the sums meet in a tree, and the next point is decided on
+    from them, with a line search. What a fit returns is the best point that was evaluated; ``history_`` has its loss.
+    The fit ends where the gradient is flat (``gtol``), where a step changes nothing that can be measured, or by the
+    estimator's ``tol`` and ``max_iter``, which count passes.
+
+    The learning rate and its parameters, and ``shuffle``, belong to the passes of ``warm_up`` alone. It needs a loss
+    without kinks: not "hinge", "perceptron" or "epsilon_insensitive". It trains on the CPU.
+
+    Parameters
+    ----------
+    n_replicas : int, optional
+        How many replicas add up rows; by default one for each thread of the cluster, and one for data in memory
+        without a cluster. The result is the same up to the rounding of sums.
+    solver : {"auto", "newton", "lbfgs"}, default "auto"
+        "newton" makes the second derivatives of all pairs of parameters ([1]_): some five to ten passes to full
+        precision, each of about as many multiplications for every number of X as there are parameters. "lbfgs"
+        remembers the last steps instead ([2]_), and takes an l1 penalty too, by orthants (OWL-QN, [3]_). "auto" is
+        "newton" up to 256 parameters of a problem without an l1 penalty, else "lbfgs".
+    warm_up : int, default 0
+        Passes of parameter averaging before the first step: SGD comes near fast, this comes close fast ([4]_).
+    history : int, optional
+        Steps that "lbfgs" remembers, each of two vectors of float64 of a problem's parameters, in this process alone.
+        The more, the fewer passes; by default as many as 256 MB hold, but from 10 to 100.
+    gtol : float, default 1e-5
+        The fit has converged where no component of the gradient of the mean loss and its penalty is larger.
+
+    References
+    ----------
+    .. [1] Nocedal, Wright, "Numerical Optimization", 2nd edition 2006, chapters 3 and 7.
+    .. [2] Liu, Nocedal, "On the limited memory BFGS method for large scale optimization", 1989.
+    .. [3] Andrew, Gao, "Scalable training of L1-regularized log-linear models", ICML 2007.
+    .. [4] Agarwal, Chapelle, Dudik, Langford, "A reliable effective terascale linear learning system", JMLR 2014.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from daskdml import FullBatch
+    >>> from daskdml.linear_model import SGDRegressor
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> reg = SGDRegressor(penalty=None, strategy=FullBatch()).fit(X, [1.0, 3.0, 5.0, 7.0])
+    >>> reg.coef_.round(6), reg.intercept_.round(6), reg.n_iter_
+    (array([2.]), array([1.]), 2)
+    """
+
+    name = "full_batch"
+    agrees_here = True
+    goes_on = False
+
+    def __init__(
+        self,
+        n_replicas: int | None = None,
+        *,
+        solver: str = "auto",
+        warm_up: int = 0,
+        history: int | None = None,
+        gtol: float = 1e-5,
+    ):
+        self.n_replicas = n_replicas
+        self.solver = solver
+        self.warm_up = warm_up
+        self.history = history
+        self.gtol = gtol
+
+    def facts(self) -> list[tuple[str, str]]:
+        return [*super().facts(), ("step", "of all rows, with a line search")]
+
+    def check(self, model: Model) -> None:
+        super().check(model)
+        if self.solver not in ("auto", "newton", "lbfgs"):
+            raise ValueError(f"FullBatch: solver must be 'auto', 'newton' or 'lbfgs', got {self.solver!r}")
+        if not isinstance(self.warm_up, Integral) or isinstance(self.warm_up, bool) or self.warm_up < 0:
+            raise ValueError(f"FullBatch: warm_up must be an integer of at least 0, got {self.warm_up!r}")
+        if self.history is not None:
+            require_count(self, "history")
+        if not isinstance(self.gtol, Real) or not self.gtol >= 0:
+            raise ValueError(f"FullBatch: gtol must be at least 0, got {self.gtol!r}")
+        state = model.init()
+        model.zero_sums(state, self._curved(model, state), False)
+
+    @property
+    def shuffles(self) -> bool:
+        return self.warm_up > 0
+
+    def rounds(self, n_blocks: int, n_replicas: int) -> int:
+        return 1
+
+    def sent(self, model: Model, agreed: Agreed) -> Agreed:
+        # What a descent remembers is many times the parameters, and nobody needs it to add up rows.
+        if agreed.memory is None:
+            return agreed
+        return Agreed(model.unflat(agreed.memory["trial"], agreed.state))
+
+    def work(
+        self,
+        model: Model,
+        agreed: Agreed,
+        work: Work,
+        active: np.ndarray,
+        blocks: Blocks | InMemory,
+        before: Partial | None = None,
+    ) -> Partial:
+        if work.epoch <= self.warm_up:
+            return _SGD.work(model, agreed, work, active, blocks, before)
+        curved = self._curved(model, agreed.state)
+        sums = model.zero_sums(agreed.state, curved, not curved and work.epoch == self.warm_up + 1)
+        report = sum_pieces(model, agreed.state, sums, _in_order(work), active, blocks)
+        if before is None:
+            return Partial(sums, report)
+        return Partial(model.sum_gradients(before.value, sums), before.report + report)
+
+    def combine(self, model: Model, a: Partial, b: Partial) -> Partial:
+        if not isinstance(a.value, Gradient):
+            return _SGD.combine(model, a, b)
+        return Partial(model.sum_gradients(a.value, b.value), a.report + b.report)
+
+    def agree(self, model: Model, agreed: Agreed, partial: Partial, active: np.ndarray) -> Agreed:
+        if not isinstance(partial.value, Gradient):
+            return _SGD.agree(model, agreed, partial, active)
+        at = self.sent(model, agreed).state
+        totals = model.sum_totals(at, partial.value)
+        if not totals.rows:
+            return replace(agreed, report=partial.report + Report(totals))
+        plan = Plan(self._curved(model, at), self._remembered(model), float(self.gtol), _noise(at))
+        lasso, found, points = model.lassos(at), model.surface(at, partial.value), model.flat(at)
+        memory = agreed.memory or {"descents": [None] * len(points), "loss": totals.loss, "objective": totals.objective}
+        descents: list[Descent] = []
+        best = {"loss": np.array(memory["loss"], dtype=float), "objective": np.array(memory["objective"], dtype=float)}
+        for k, (known, point) in enumerate(zip(memory["descents"], points, strict=True)):
+            hessian = found.hessians[k] if len(found.hessians) else None
+            here = float(found.values[k]), found.slopes[k], hessian
+            if known is None:
+                scale = found.diagonal[k] if len(found.diagonal) else None
+                now = begun(point, *here, scale, lasso, plan)
+            else:
+                before = Descent(**known)
+                now = moved(before, point, *here, lasso, plan) if active[k] else before
+            if known is None or now.point is point:
+                best["loss"][k], best["objective"][k] = totals.loss[k], totals.objective[k]
+            descents.append(now)
+        state = model.unflat(np.stack([d.point for d in descents]), agreed.state)
+        state = model.counted(state, totals.rows)
+        told = Totals(totals.rows, best["loss"], best["objective"])
+        kept = {
+            "descents": [d._asdict() for d in descents],
+            "trial": np.stack([trial(d, lasso) for d in descents]),
+            **best,
+        }
+        return Agreed(state, kept, partial.report + Report(told))
+
+    def is_done(self, agreed: Agreed) -> bool:
+        return agreed.memory is not None and all(Descent(**d).is_over for d in agreed.memory["descents"])
+
+    def _remembered(self, model: Model) -> int:
+        if self.history is not None:
+            return int(self.history)
+        return int(np.clip(HISTORY_BYTES // (16 * model.n_curved * model.n_problems), 10, 100))
+
+    def _curved(self, model: Model, state: Any) -> bool:
+        if self.solver == "auto":
+            return model.n_curved <= NEWTON_UP_TO and not model.lassos(state).any()
+        return self.solver == "newton"
+
+
+_SGD = Averaging()
+
+
+def _in_order(work: Work) -> Work:
+    """The same rows as they stand, in as few pieces as there can be: that is the fastest order to read them in."""
+    merged: list[Piece] = []
+    for piece in sorted(work.pieces, key=lambda piece: (piece.block, piece.start)):
+        if merged and merged[-1].block == piece.block and merged[-1].stop == piece.start:
+            piece = replace(merged.pop(), stop=piece.stop)
+        merged.append(piece)
+    return replace(work, pieces=tuple(merged), shuffle=False)
+
+
+def _noise(state: Any) -> float:
+    """To how much of itself the mean loss of many rows is known, whose scores are made in the parameters' dtype."""
+    return float(np.finfo(state.coef.dtype).eps) * 1e-2
