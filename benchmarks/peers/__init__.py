@@ -9,7 +9,10 @@ from benchmarks.race._side import Side
 
 # The package whose absence is a reason to be passed over, and the classes of each module.
 _MODULES = {
-    "daskdml": ("daskdml", ("OneReplica", "Threads", "AveragingProcesses", "SSPProcesses")),
+    "daskdml": (
+        "daskdml",
+        ("OneReplica", "Threads", "AveragingProcesses", "SSPProcesses", "Descent", "DescentThreads"),
+    ),
     "scikit_learn": ("scikit-learn", ("PlainSGD", "PlainLogistic")),
     "dask_ml": ("dask-ml", ("IncrementalSGD", "GLM")),
     "vowpal_wabbit": ("vowpalwabbit", ("VowpalMemory", "VowpalFiles")),

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.peers._on_dask import WORKERS, OnDask, from_files
 from benchmarks.race._problem import PARTS, Problem
 from benchmarks.race._side import TAILS, Config, Side, Step, anew, going_on, with_tail
-from daskdml import SSP, Averaging
+from daskdml import SSP, Averaging, FullBatch
 from daskdml.linear_model import SGDClassifier
 
 RATES: list[Config] = [
@@ -50,6 +50,36 @@ class OneReplica(Side):
         classes = np.arange(self.problem.n_classes)
         return going_on(
             lambda: clf.partial_fit(self.X, self.y, classes=classes), lambda: (clf.coef_.copy(), clf.intercept_.copy())
+        )
+
+
+# Without a step of SGD, and after one or two passes of it.
+DESCENTS: list[Config] = [{}, *({"warm_up": n, **rate} for rate in (RATES[2], RATES[0]) for n in (1, 2))]
+
+
+def _descent(problem: Problem, config: Config, replicas: int | None, passes: int) -> SGDClassifier:
+    config = dict(config)
+    strategy = FullBatch(replicas, warm_up=config.pop("warm_up", 0), gtol=1e-8)
+    return classifier(problem, strategy, config, passes)
+
+
+class Descent(Side):
+    """One replica, with as many threads as BLAS takes."""
+
+    name = "daskdml, FullBatch"
+    package = "daskdml"
+
+    @classmethod
+    def grid(cls, problem: Problem) -> list[Config]:
+        return DESCENTS
+
+    def steps(self, config: Config) -> Iterator[Step]:
+        return anew(
+            lambda passes: _descent(self.problem, config, None, passes).fit(self.X, self.y),
+            lambda clf: (clf.coef_, clf.intercept_),
+            lambda clf: clf.n_iter_,
+            _spent,
+            fewest=2,
         )
 
 
@@ -110,6 +140,23 @@ class Threads(_Replicas):
         from daskdml.cluster import close_embedded
 
         close_embedded()
+
+
+class DescentThreads(Threads):
+    name = "daskdml, FullBatch, 2 threads"
+
+    @classmethod
+    def grid(cls, problem: Problem) -> list[Config]:
+        return DESCENTS
+
+    def steps(self, config: Config) -> Iterator[Step]:
+        return anew(
+            lambda passes: _descent(self.problem, config, WORKERS, passes).fit(self.X, self.y),
+            lambda clf: (clf.coef_, clf.intercept_),
+            lambda clf: clf.n_iter_,
+            _spent,
+            fewest=2,
+        )
 
 
 class SSPProcesses(_Replicas):
