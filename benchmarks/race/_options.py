@@ -17,6 +17,7 @@ def parse(arguments: list[str], full: bool) -> argparse.Namespace:
     starts = "memory,files" if full else "memory"
     parser.add_argument("--start", default=starts, help=f"memory, files or both as memory,files; default {starts}")
     parser.add_argument("--peers", default=",".join(PEERS), help=f"of {','.join(PEERS)}; daskdml always races")
+    parser.add_argument("--sides", default="", help="those whose names have one of these in them, as 'FullBatch,SAGA'")
     parser.add_argument("--tune", action="store_true", help="find the settings of each side, and race afterwards never")
     parser.add_argument("--repeats", type=int, default=3 if full else 1)
     parser.add_argument("--limit", type=float, default=None, help="seconds that a fit may take; default 20, quick 1.5")
@@ -29,6 +30,7 @@ def parse(arguments: list[str], full: bool) -> argparse.Namespace:
     if not found.tune:
         found.peers = ("daskdml", *(peer for peer in found.peers if peer != "daskdml"))
     found.starts = _known(parser, "--start", found.start, STARTS)
+    found.sides = tuple(part for part in found.sides.split(",") if part)
     found.limit = found.limit or (20.0 if full else 1.5)
     found.full = full
     return found

@@ -87,6 +87,7 @@ def run(full: bool = False, arguments: Sequence[str] = ()) -> None:
     options = parse(list(arguments), full)
     deadline = time.monotonic() + options.budget
     found, absent = sides_of(options.peers)
+    found = [side for side in found if not options.sides or any(part in side.name for part in options.sides)]
     for peer, reason in absent.items():
         print(f"{peer} is passed over: {reason}", flush=True)
     for name in options.only:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,8 @@ from daskdml.numerics import (
     scalar_rate,
     settle,
     sum_matrix,
-    surface,
+    sum_sparse,
+    surface_of,
     train_batches,
     train_epochs,
     train_rows,
@@ -264,21 +266,16 @@ class LinearModel:
     def add_sums(
         self, state: State, block: Rows, order: np.ndarray | BatchOrder, active: np.ndarray, out: Gradient
     ) -> None:
-        order, sides, on = np.asarray(order), self._class_weights(), self._on(active)
-        rows, y, weight = self._rows(block)
-        settings = gradient_settings(self.settings)
-        if isinstance(block.X, np.ndarray) or len(out.hessian):
-            sum_matrix(block.X, y, weight, order, state, settings, *sides, on, out)
-        else:
-            gradient_rows(rows, y, weight, order, state, settings, *sides, on, out)
+        _, y, weight = self._rows(block)
+        add = sum_matrix if isinstance(block.X, np.ndarray) or len(out.hessian) else sum_sparse
+        settings, sides = gradient_settings(self.settings), self._class_weights()
+        add(block.X, y, weight, np.asarray(order), state, settings, *sides, self._on(active), out)
 
     def surface(self, state: State, sums: Gradient) -> Surface:
-        return surface(state, self.settings, sums)
+        return surface_of(state, self.settings, sums)
 
-    def sum_totals(self, state: State, sums: Gradient) -> Totals:
-        penalty = penalties(state.coef, self.settings)
-        objective = sums.value + sums.rows[0] * (penalty.sum() if self.settings.mode == SOFTMAX else penalty)
-        return self._totals(int(sums.rows[0]), np.stack([sums.totals[0], objective]))
+    def sum_losses(self, sums: Gradient) -> tuple[int, np.ndarray]:
+        return int(sums.rows[0]), sums.totals[0, : self.n_problems]
 
     @property
     def n_curved(self) -> int:
@@ -287,7 +284,7 @@ class LinearModel:
     def flat(self, state: State) -> np.ndarray:
         return flat(state, self.settings)
 
-    def unflat(self, values: np.ndarray, state: State) -> State:
+    def unflat(self, values: Any, state: State) -> State:
         return unflat(values, state, self.settings)
 
     def counted(self, state: State, rows: int) -> State:

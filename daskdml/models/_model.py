@@ -124,8 +124,8 @@ class Model(Protocol):
     def surface(self, state: Any, sums: Any) -> Surface:
         """The objective around ``state``, from the sums of all rows."""
 
-    def sum_totals(self, state: Any, sums: Any) -> Totals:
-        """What the sums of all rows say of their losses; the objective is that which :meth:`surface` has."""
+    def sum_losses(self, sums: Any) -> tuple[int, np.ndarray]:
+        """How many rows there are in sums, and the losses of each problem, without weights, added up."""
 
     @property
     def n_curved(self) -> int:
@@ -134,8 +134,8 @@ class Model(Protocol):
     def flat(self, state: Any) -> np.ndarray:
         """The parameters of each problem in a row of float64."""
 
-    def unflat(self, values: np.ndarray, state: Any) -> Any:
-        """``state`` with the parameters for which :meth:`flat` gives ``values``."""
+    def unflat(self, values: Any, state: Any) -> Any:
+        """``state`` with the parameters for which :meth:`flat` gives ``values``, rows of an array or of a list."""
 
     def counted(self, state: Any, rows: int) -> Any:
         """``state``, so many more rows having been visited."""

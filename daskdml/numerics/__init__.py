@@ -43,7 +43,18 @@ from daskdml.numerics._settings import (
 )
 from daskdml.numerics._sgd import train_rows
 from daskdml.numerics._shuffle import BatchOrder, row_order, seed_of_words, shuffle_in_place
-from daskdml.numerics._whole import KINKED, Surface, flat, lassos, parameters, sum_matrix, surface, unflat, zero_sums
+from daskdml.numerics._whole import (
+    KINKED,
+    Surface,
+    flat,
+    lassos,
+    parameters,
+    sum_matrix,
+    sum_sparse,
+    surface_of,
+    unflat,
+    zero_sums,
+)
 
 __all__ = [
     "ADAGRAD",
@@ -98,7 +109,8 @@ __all__ = [
     "settle",
     "shuffle_in_place",
     "sum_matrix",
-    "surface",
+    "sum_sparse",
+    "surface_of",
     "train_batches",
     "train_epochs",
     "train_rows",

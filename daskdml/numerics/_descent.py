@@ -50,6 +50,7 @@ class Descent(NamedTuple):
     length: np.ndarray  # (1,): of the step, in steps
     moves: tuple[np.ndarray, ...]  # the last changes of the point, (p,) each, the newest last
     bends: tuple[np.ndarray, ...]  # of the slope
+    curves: tuple[float, ...]  # the products of both
     scale: np.ndarray  # (p,): about the second derivatives, where they are not made
     tally: np.ndarray  # (3,): lengths tried; idle steps; whether it is over
 
@@ -70,7 +71,7 @@ def begun(
     """A descent from ``point``, where the function is ``value`` (without l1) with this slope and hessian."""
     scale = np.ones(0) if scale is None else scale
     total = np.array([value + lasso @ np.abs(point)])
-    start = Descent(point, total, slope, np.zeros(len(point)), np.ones(1), (), (), scale, np.zeros(3))
+    start = Descent(point, total, slope, np.zeros(len(point)), np.ones(1), (), (), (), scale, np.zeros(3))
     return _aimed(start, hessian, lasso, plan)
 
 
@@ -107,10 +108,12 @@ def moved(
         return _shorter(descent, total if finite else np.inf, promised, lasso, plan)
     tried, idle, over = descent.tally
     bend = slope - descent.slope
-    moves, bends = descent.moves, descent.bends
-    if not plan.newton and move @ bend > 1e-12 * np.sqrt((move @ move) * (bend @ bend)):
+    moves, bends, curves = descent.moves, descent.bends, descent.curves
+    curve = float(move @ bend)
+    if not plan.newton and curve > 1e-12 * np.sqrt((move @ move) * (bend @ bend)):
         moves = (*moves, move)[-plan.history :]
         bends = (*bends, bend)[-plan.history :]
+        curves = (*curves, curve)[-plan.history :]
     idle = 0.0 if total < before - blur else idle + 1
     there = descent._replace(
         point=point,
@@ -119,6 +122,7 @@ def moved(
         length=np.ones(1),
         moves=moves,
         bends=bends,
+        curves=curves,
         tally=np.array([0.0, idle, float(idle >= IDLE)]),
     )
     return _aimed(there, hessian, lasso, plan)
@@ -135,7 +139,7 @@ def _shorter(descent: Descent, total: float, promised: float, lasso: np.ndarray,
         return descent._replace(length=length, tally=np.array([tried + 1, idle, 0.0]))
     if descent.moves:
         # What is remembered misleads: on along the slope itself.
-        fresh = descent._replace(moves=(), bends=(), length=np.ones(1), tally=np.array([0.0, idle, 0.0]))
+        fresh = descent._replace(moves=(), bends=(), curves=(), length=np.ones(1), tally=np.array([0.0, idle, 0.0]))
         return _aimed(fresh, None, lasso, plan._replace(newton=False))
     return descent._replace(tally=np.array([tried, idle, 1.0]))
 
@@ -185,18 +189,20 @@ def _newton(hessian: np.ndarray, pull: np.ndarray) -> np.ndarray:
 
 def _remembered(descent: Descent, pull: np.ndarray) -> np.ndarray:
     """The product of the inverse hessian that L-BFGS remembers with ``pull``: the two-loop recursion."""
-    scale = descent.scale if len(descent.scale) else np.ones(len(pull))
+    # Of BLAS, because NumPy would write each product down first: with a million parameters that is half of the time.
+    from scipy.linalg.blas import daxpy
+
     q = pull.copy()
-    pairs = list(zip(descent.moves, descent.bends, strict=True))
+    pairs = list(zip(descent.moves, descent.bends, descent.curves, strict=True))
     parts = []
-    for move, bend in reversed(pairs):
-        part = (move @ q) / (move @ bend)
-        parts.append(part)
-        q -= part * bend
-    q /= scale
+    for move, bend, curve in reversed(pairs):
+        parts.append(float(move @ q) / curve)
+        q = daxpy(bend, q, a=-parts[-1])
+    if len(descent.scale):
+        q /= descent.scale
     if pairs:
-        move, bend = pairs[-1]
-        q *= (move @ bend) / (bend @ (bend / scale))
-    for (move, bend), part in zip(pairs, reversed(parts), strict=True):
-        q += (part - (bend @ q) / (move @ bend)) * move
+        _, bend, curve = pairs[-1]
+        q *= curve / float(bend @ (bend / descent.scale if len(descent.scale) else bend))
+    for (move, bend, curve), part in zip(pairs, reversed(parts), strict=True):
+        q = daxpy(move, q, a=part - float(bend @ q) / curve)
     return q

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from daskdml.numerics._compiled import kernel, part
-from daskdml.numerics._rows import row_dot, row_entry, row_length, row_prefetch
+from daskdml.numerics._rows import row_add, row_dot, row_entry, row_length, row_prefetch, weights_prefetch
 from daskdml.numerics._settings import (
     ADAGRAD,
     CONSTANT,
@@ -23,8 +23,11 @@ from daskdml.numerics._settings import (
     Settings,
     State,
 )
-from daskdml.numerics._sgd import AHEAD
+from daskdml.numerics._sgd import AHEAD, WEIGHTS_AHEAD
 from daskdml.numerics._targets import independent_gradient, problem_weight, softmax_gradient
+
+# Fewer weights than this, with their sums in float64, stay in the caches by themselves.
+MANY_SUMS = 2**19
 
 
 class Gradient(NamedTuple):
@@ -71,13 +74,6 @@ def add_gradients(a: Gradient, b: Gradient) -> Gradient:
 
 
 @part
-def _add_row(rows, i, out, k, c):
-    for j in range(row_length(rows, i)):
-        column, value = row_entry(rows, i, j)
-        out[k, column] += c * value
-
-
-@part
 def _note_scales(rows, i, largest, column_squares):
     for j in range(row_length(rows, i)):
         column, value = row_entry(rows, i, j)
@@ -94,11 +90,14 @@ def gradient_rows(rows, y, sample_weight, order, state, settings, positive_weigh
     softmax = settings.mode == SOFTMAX
     scores = np.zeros(n_problems)
     gradients = np.zeros(n_problems)
-    n_rows = order.shape[0]
+    n_rows, scattered = order.shape[0], coef.shape[1] >= MANY_SUMS
     for n in range(n_rows):
         i = order[n]
         if n + AHEAD < n_rows:
             row_prefetch(rows, y, order[n + AHEAD])
+            if scattered:
+                weights_prefetch(rows, coef, order[n + WEIGHTS_AHEAD])
+                weights_prefetch(rows, sums, order[n + WEIGHTS_AHEAD])
         target = np.float64(y[i])
         weight = np.float64(sample_weight[i]) if sample_weight.shape[0] > 0 else 1.0
         if out.largest.shape[0] > 0:
@@ -120,7 +119,7 @@ def gradient_rows(rows, y, sample_weight, order, state, settings, positive_weigh
                 weighted[k] += value * share
             gradient = gradients[k] * share
             if gradient != 0.0:
-                _add_row(rows, i, sums, k, gradient)
+                row_add(rows, i, sums, k, gradient, 0.0)
                 intercept_sums[k] += gradient
     out.rows[0] += n_rows
 

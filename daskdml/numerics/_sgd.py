@@ -33,7 +33,7 @@ AHEAD = 10
 # Their weights can be asked for only once the row itself is there, which names them.
 WEIGHTS_AHEAD = 2
 # Fewer than this stay in the caches by themselves; asking for them costs more than it brings.
-MANY_WEIGHTS = 2**22
+MANY_WEIGHTS = 2**20
 # What a mean may lag behind, in units of its scale; it is about 1 where weights do not shrink.
 LAG = 8.0
 # The factor is written back into the weights earlier with a mean, which is kept relative to what is large beside it.

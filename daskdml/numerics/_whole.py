@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from daskdml.numerics._compiled import kernel, part
-from daskdml.numerics._gradient import Gradient, zero_gradient
+from daskdml.numerics._gradient import MANY_SUMS, Gradient, gradient_rows, zero_gradient
 from daskdml.numerics._losses import (
     EPSILON_INSENSITIVE,
     HINGE,
@@ -24,7 +24,9 @@ from daskdml.numerics._losses import (
     SQUARED_ERROR,
     SQUARED_HINGE,
 )
+from daskdml.numerics._rows import CsrRows, as_rows, row_add, weights_prefetch
 from daskdml.numerics._settings import BINARY, NO_PENALTY, SOFTMAX, Settings, State
+from daskdml.numerics._sgd import WEIGHTS_AHEAD
 from daskdml.numerics._targets import independent_gradient, problem_target, problem_weight, softmax_gradient
 
 # Of a tile of rows: it is read four times, and has a share of the last cache to stay in; in smaller ones, calls of BLAS
@@ -32,6 +34,8 @@ from daskdml.numerics._targets import independent_gradient, problem_target, prob
 TILE_BYTES = 2**22
 # Of the parabola above a loss where that is a line: see _curvature.
 ON_LINES = 0.1
+# Nearer to the margin than this a log-loss has more curvature than that.
+FAR = 3.0
 # Losses with a kink, at which a step along the gradient may not descend however short it is.
 KINKED = (HINGE, PERCEPTRON, EPSILON_INSENSITIVE)
 
@@ -53,10 +57,8 @@ def parameters(settings: Settings, n_outputs: int, n_features: int) -> tuple[int
 
 def zero_sums(state: State, settings: Settings, curved: bool, scaled: bool) -> Gradient:
     """The sums of no rows; ``curved`` with hessians, ``scaled`` with the columns' squares."""
-    sums = zero_gradient(state, settings)
-    d = state.coef.shape[1]
-    if scaled:
-        sums = sums._replace(largest=np.zeros(d), column_squares=np.zeros(d))
+    squares = np.zeros(state.coef.shape[1] if scaled else 0)
+    sums = zero_gradient(state, settings)._replace(largest=np.zeros(0), column_squares=squares)
     if curved:
         problems, own = parameters(settings, *state.coef.shape)
         sums = sums._replace(hessian=np.zeros((problems, own, own)))
@@ -65,7 +67,7 @@ def zero_sums(state: State, settings: Settings, curved: bool, scaled: bool) -> G
 
 @part
 def _curvature(kind, y, p, slope, epsilon):
-    """The second derivative of a loss by its score; where a Huber loss is a line, a part of its parabola's above it.
+    """The second derivative of a loss by its score; where a loss is a line, a part of its parabola's above it.
 
     That parabola touches the loss at ``p`` and has its vertex where the loss is least (iteratively reweighted least
     squares). With all of it every step descends, but they come near slowly; with 0 the first ones go much too far.
@@ -172,19 +174,54 @@ def logistic_slopes(
         hit = np.broadcast_to(hit, s.shape)
         if (positive != 1.0).any() or (negative != 1.0).any():
             share = share * np.where(hit, positive[:, None], negative[:, None]).astype(s.dtype)
-        falling = np.exp(-np.abs(s))
+        size = np.abs(s)
+        falling = np.exp(-size)
         grown = 1.0 + falling
         losses = np.maximum(s, 0.0) - np.where(hit, s, 0.0) + np.log(grown)
         chance = np.where(s > 0, 1.0, falling) / grown
         found = chance - hit
         share = np.broadcast_to(share, s.shape)
         if len(curvatures):
-            curvatures[...] = (share * chance * (1.0 - chance) * active[:, None]).T
+            curves = chance * (1.0 - chance)
+            # Of rows far on the wrong side, as a start elsewhere than at 0 may have, the loss is nearly a line.
+            far = np.nonzero((size > FAR) & (hit == (s < 0)))
+            curves[far] = np.maximum(curves[far], ON_LINES * np.abs(found[far]) / size[far])
+            curvatures[...] = (share * curves * active[:, None]).T
     weighted = losses * share
     problems = len(losses)
     totals[0, :problems] += np.where(active[:problems], losses.sum(axis=1, dtype=np.float64), 0.0)
     value[:problems] += np.where(active[:problems], weighted.sum(axis=1, dtype=np.float64), 0.0)
     np.multiply(found, share * active[:, None], out=slopes.T, casting="same_kind")
+
+
+@kernel
+def _add_columns(rows, order, out):
+    """Add rows to ``out``, (1, d)."""
+    n_rows, scattered = order.shape[0], out.shape[1] >= MANY_SUMS
+    for n in range(n_rows):
+        if scattered and n + WEIGHTS_AHEAD < n_rows:
+            weights_prefetch(rows, out, order[n + WEIGHTS_AHEAD])
+        row_add(rows, order[n], out, 0, 1.0, 0.0)
+
+
+def sum_sparse(
+    X: Any,
+    y: np.ndarray,
+    sample_weight: np.ndarray,
+    order: np.ndarray,
+    state: State,
+    settings: Settings,
+    positive: np.ndarray,
+    negative: np.ndarray,
+    active: np.ndarray,
+    out: Gradient,
+) -> None:
+    """Add rows of a CSR matrix to ``out``, which has no hessian."""
+    if len(out.column_squares):
+        _add_columns(CsrRows(X.data * X.data, X.indices, X.indptr), order, out.column_squares[None])
+        # The gradient's own way of it knows no faster loop.
+        out = out._replace(column_squares=np.zeros(0))
+    gradient_rows(as_rows(X), y, sample_weight, order, state, settings, positive, negative, active, out)
 
 
 def sum_matrix(
@@ -205,22 +242,36 @@ def sum_matrix(
     intercept = state.intercept.astype(X.dtype)
     curved, scaled = out.hessian.shape[0] > 0, out.column_squares.shape[0] > 0
     add = logistic_slopes if settings.mode == SOFTMAX or settings.loss == LOG_LOSS else slopes_of
-    for chosen in _tiles(order, max(64, TILE_BYTES // (d * X.dtype.itemsize))):
-        rows = X[chosen] if isinstance(X, np.ndarray) else X[chosen].toarray()
-        weight = sample_weight[chosen] if len(sample_weight) else sample_weight
-        scores = rows @ coef
-        scores += intercept
-        slopes = np.empty_like(scores)
-        n_curves = n_outputs + (settings.mode == SOFTMAX)
-        curvatures = np.empty((len(rows), n_curves) if curved else (0, 0), dtype=X.dtype)
-        add(scores, y[chosen], weight, settings, positive, negative, active, slopes, curvatures, out.totals, out.value)
-        out.coef[...] += slopes.T @ rows
-        out.intercept[...] += slopes.sum(axis=0, dtype=np.float64)
-        out.rows[0] += len(rows)
-        if scaled:
-            out.column_squares[...] += np.einsum("ij,ij->j", rows, rows)
-        if curved:
-            _add_hessians(rows, curvatures, settings, out.hessian)
+    # What is no number shows in the sums, and is told of by whoever has them all.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for chosen in _tiles(order, max(64, TILE_BYTES // (d * X.dtype.itemsize))):
+            rows = X[chosen] if isinstance(X, np.ndarray) else X[chosen].toarray()
+            weight = sample_weight[chosen] if len(sample_weight) else sample_weight
+            scores = rows @ coef
+            scores += intercept
+            slopes = np.empty_like(scores)
+            n_curves = n_outputs + (settings.mode == SOFTMAX)
+            curvatures = np.empty((len(rows), n_curves) if curved else (0, 0), dtype=X.dtype)
+            add(
+                scores,
+                y[chosen],
+                weight,
+                settings,
+                positive,
+                negative,
+                active,
+                slopes,
+                curvatures,
+                out.totals,
+                out.value,
+            )
+            out.coef[...] += slopes.T @ rows
+            out.intercept[...] += slopes.sum(axis=0, dtype=np.float64)
+            out.rows[0] += len(rows)
+            if scaled:
+                out.column_squares[...] += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
+            if curved:
+                _add_hessians(rows, curvatures, settings, out.hessian)
 
 
 def _add_hessians(rows: np.ndarray, curvatures: np.ndarray, settings: Settings, out: np.ndarray) -> None:
@@ -265,7 +316,7 @@ def _tiles(order: np.ndarray, size: int) -> Iterator[slice | np.ndarray]:
         yield order[at : at + size]
 
 
-def surface(state: State, settings: Settings, sums: Gradient) -> Surface:
+def surface_of(state: State, settings: Settings, sums: Gradient) -> Surface:
     """The mean over rows, and the smooth part of the penalty, from the sums over all rows."""
     n_outputs, d = state.coef.shape
     problems, own = parameters(settings, n_outputs, d)
@@ -311,9 +362,9 @@ def flat(state: State, settings: Settings) -> np.ndarray:
     return np.hstack(columns, dtype=np.float64, casting="unsafe").reshape(problems, own)
 
 
-def unflat(values: np.ndarray, state: State, settings: Settings) -> State:
-    """``state`` with the parameters that :func:`flat` would give as ``values``."""
-    table = values.reshape(len(state.coef), -1)
+def unflat(values: Any, state: State, settings: Settings) -> State:
+    """``state`` with the parameters that :func:`flat` would give as ``values``, an array or a list of its rows."""
+    table = (values[0] if len(values) == 1 else np.asarray(values)).reshape(len(state.coef), -1)
     d = state.coef.shape[1]
     intercept = table[:, d].astype(state.intercept.dtype) if settings.fit_intercept else state.intercept.copy()
     return state._replace(coef=np.ascontiguousarray(table[:, :d], dtype=state.coef.dtype), intercept=intercept)

@@ -78,10 +78,6 @@ class _Begun:
         return self.agreed is agreed and self.rounds is rounds and np.array_equal(self.active, active)
 
 
-def _same(agreed: Agreed) -> Agreed:
-    return agreed
-
-
 def _one_process(client: Client) -> bool:
     """Whether the workers are threads of this process."""
     return all(address.startswith("inproc://") for address in client.nthreads())
@@ -115,6 +111,7 @@ class DaskRunner:
         self._latest: Any = None
         self._begun: _Begun | None = None
         self._seconds = float("inf")
+        self._pools: Any = None
         self.on_loss: Callable[[str], None] = nobody_told
 
     def epoch(
@@ -201,7 +198,8 @@ class DaskRunner:
         coming: list[list[Work]] | None,
     ) -> tuple[Agreed, bool]:
         if self.strategy.agrees_here:
-            return self._agreeing_here(agreed, rounds, active, on_round)
+            with self._blas_alone():
+                return self._agreeing_here(agreed, rounds, active, on_round)
         begun, self._begun = self._begun, None
         if begun is None or not begun.is_next(agreed, rounds, active):
             n_replicas = max(len(works) for works in rounds)
@@ -252,10 +250,23 @@ class DaskRunner:
             seconds = time.perf_counter() - began
             agreed = replace(agreed, report=replace(agreed.report, agree_seconds=seconds))
             try:
-                on_round(agreed.report, partial(_same, agreed))
+                on_round(agreed.report, partial(Agreed, agreed.state, agreed.memory, agreed.report))
             except StopTraining:
                 return agreed, True
         return agreed, False
+
+    def _blas_alone(self) -> contextlib.AbstractContextManager:
+        """Replicas that are threads of this process are all its threads: with more of BLAS for each, all wait for all.
+
+        Workers that Dask starts as processes have one by its own doing.
+        """
+        if not _one_process(self.client) or sum(self._threads().values()) == 1:
+            return contextlib.nullcontext()
+        if self._pools is None:
+            from threadpoolctl import ThreadpoolController
+
+            self._pools = ThreadpoolController()
+        return self._pools.limit(limits=1, user_api="blas")
 
     def _send(self, begun: _Begun, now: Future | Agreed, on_round: OnRound) -> Agreed | None:
         """Submit the rounds of an epoch that begins with ``now``; see :meth:`_tell` for what is returned."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from daskdml.models import Model, Totals
-from daskdml.numerics import Descent, Gradient, Plan, begun, moved, trial
+from daskdml.numerics import Descent, Gradient, Plan, Surface, begun, moved, trial
 from daskdml.strategies._averaging import Averaging
 from daskdml.strategies._plan import Piece, Work
 from daskdml.strategies._strategy import Agreed, Partial, Synchronous, require_count
@@ -116,7 +116,7 @@ class FullBatch(Synchronous):
         # What a descent remembers is many times the parameters, and nobody needs it to add up rows.
         if agreed.memory is None:
             return agreed
-        return Agreed(model.unflat(agreed.memory["trial"], agreed.state))
+        return Agreed(model.unflat(agreed.memory["trials"], agreed.state))
 
     def work(
         self,
@@ -144,36 +144,33 @@ class FullBatch(Synchronous):
     def agree(self, model: Model, agreed: Agreed, partial: Partial, active: np.ndarray) -> Agreed:
         if not isinstance(partial.value, Gradient):
             return _SGD.agree(model, agreed, partial, active)
+        rows, losses = model.sum_losses(partial.value)
+        if not rows:
+            return replace(agreed, report=partial.report + Report(Totals(0, losses, losses)))
         at = self.sent(model, agreed).state
-        totals = model.sum_totals(at, partial.value)
-        if not totals.rows:
-            return replace(agreed, report=partial.report + Report(totals))
+        found, points, lasso = model.surface(at, partial.value), model.flat(at), model.lassos(at)
+        if agreed.memory is None:
+            _require_finite(found)
         plan = Plan(self._curved(model, at), self._remembered(model), float(self.gtol), _noise(at))
-        lasso, found, points = model.lassos(at), model.surface(at, partial.value), model.flat(at)
-        memory = agreed.memory or {"descents": [None] * len(points), "loss": totals.loss, "objective": totals.objective}
-        descents: list[Descent] = []
-        best = {"loss": np.array(memory["loss"], dtype=float), "objective": np.array(memory["objective"], dtype=float)}
-        for k, (known, point) in enumerate(zip(memory["descents"], points, strict=True)):
-            hessian = found.hessians[k] if len(found.hessians) else None
-            here = float(found.values[k]), found.slopes[k], hessian
-            if known is None:
-                scale = found.diagonal[k] if len(found.diagonal) else None
-                now = begun(point, *here, scale, lasso, plan)
-            else:
-                before = Descent(**known)
-                now = moved(before, point, *here, lasso, plan) if active[k] else before
-            if known is None or now.point is point:
-                best["loss"][k], best["objective"][k] = totals.loss[k], totals.objective[k]
-            descents.append(now)
-        state = model.unflat(np.stack([d.point for d in descents]), agreed.state)
-        state = model.counted(state, totals.rows)
-        told = Totals(totals.rows, best["loss"], best["objective"])
-        kept = {
-            "descents": [d._asdict() for d in descents],
-            "trial": np.stack([trial(d, lasso) for d in descents]),
-            **best,
+        descents: list[dict[str, Any]] = []
+        if agreed.memory is None:
+            descents = [_begun(found, k, point, lasso, plan) for k, point in enumerate(points)]
+        else:
+            known = agreed.memory["descents"]
+            for k, before in enumerate(known):
+                descents.append(_moved(before, found, k, points[k], lasso, plan) if active[k] else before)
+            # What is told of is the best point of each problem, like the parameters.
+            kept = [before["value"] is now["value"] for before, now in zip(known, descents, strict=True)]
+            losses = np.where(kept, agreed.memory["losses"], losses)
+        memory = {
+            "descents": descents,
+            "trials": [trial(Descent(**d), lasso) for d in descents],
+            "losses": losses,
         }
-        return Agreed(state, kept, partial.report + Report(told))
+        state = model.unflat([d["point"] for d in descents], agreed.state)
+        objectives = rows * np.array([float(d["value"][0]) for d in descents])
+        report = partial.report + Report(Totals(rows, losses, objectives))
+        return Agreed(model.counted(state, rows), memory, report)
 
     def is_done(self, agreed: Agreed) -> bool:
         return agreed.memory is not None and all(Descent(**d).is_over for d in agreed.memory["descents"])
@@ -190,6 +187,32 @@ class FullBatch(Synchronous):
 
 
 _SGD = Averaging()
+
+
+def _begun(found: Surface, k: int, point: np.ndarray, lasso: np.ndarray, plan: Plan) -> dict[str, Any]:
+    """The descent of problem ``k``, as a checkpoint can hold it, from ``point``."""
+    scale = found.diagonal[k] if len(found.diagonal) else None
+    return begun(point, *_here(found, k), scale, lasso, plan)._asdict()
+
+
+def _moved(
+    before: dict[str, Any], found: Surface, k: int, point: np.ndarray, lasso: np.ndarray, plan: Plan
+) -> dict[str, Any]:
+    """It, after its trial at ``point``."""
+    return moved(Descent(**before), point, *_here(found, k), lasso, plan)._asdict()
+
+
+def _here(found: Surface, k: int) -> tuple[float, np.ndarray, np.ndarray | None]:
+    return float(found.values[k]), found.slopes[k], found.hessians[k] if len(found.hessians) else None
+
+
+def _require_finite(found: Surface) -> None:
+    """Raise where a descent cannot begin."""
+    if not (np.isfinite(found.values).all() and np.isfinite(found.slopes).all()):
+        raise ValueError(
+            "Floating-point under-/overflow occurred at the point where the descent begins. Scaling input data with "
+            "StandardScaler or MinMaxScaler might help; so does float64 in place of float32."
+        )
 
 
 def _in_order(work: Work) -> Work:

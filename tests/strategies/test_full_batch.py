@@ -233,6 +233,11 @@ def test_rows_that_cannot_be_learnt_from_are_named(client):
         full().fit(*lazy(bad, Y))
 
 
+def test_numbers_beyond_their_dtype_are_told_of():
+    with pytest.raises(ValueError, match="overflow occurred at the point where the descent begins"):
+        full("lbfgs").fit((X * 1e35).astype(np.float32), Y, coef_init=np.full((1, D), 1e30))
+
+
 def test_without_a_client_dask_data_train_on_the_embedded_cluster():
     try:
         np.testing.assert_allclose(full().fit(*lazy(X, Y)).coef_, full().fit(X, Y).coef_, rtol=1e-6)
