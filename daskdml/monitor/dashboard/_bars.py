@@ -16,6 +16,7 @@ from daskdml.monitor.dashboard._figures import (
     RED,
     legend_above,
     plain_figure,
+    put,
     source,
 )
 from daskdml.monitor.dashboard._fit import Fit
@@ -44,7 +45,7 @@ class StalenessPlot:
 
     def update(self, fit: Fit) -> None:
         """Show a fit."""
-        self._reads.data = dict(_views.staleness(fit))
+        put(self._reads, _views.staleness(fit))
         reads = sum(fit.lags.values())
         mean = sum(lag * count for lag, count in fit.lags.items()) / reads if reads else 0.0
         together = self.title if fit.shards else "Staleness: replicas read together"
@@ -76,7 +77,7 @@ class ReplicaPlot:
         """Show a fit."""
         found = _views.time_spent(fit)
         _with_factors(self.figure.x_range, list(found["replica"]))
-        self._time.data = dict(found)
+        put(self._time, found)
 
 
 class PacePlot:
@@ -94,7 +95,7 @@ class PacePlot:
         """Show a fit."""
         found = _views.paces(fit)
         _with_factors(self.figure.x_range, list(found["replica"]))
-        self._paces.data = {**found, "color": [RED if slow else BLUE for slow in found["slow"]]}
+        put(self._paces, {**found, "color": [RED if slow else BLUE for slow in found["slow"]]})
         slow = _views.straggler(fit)
         told = "" if slow is None else f": replica {slow.replica}, {slow.times:.1f} × median"
         self.figure.title.text = self.title + told
@@ -120,7 +121,7 @@ class ShardPlot:
         """Show a fit."""
         found = _views.shards(fit)
         _with_factors(self.figure.x_range, list(found["shard"]))
-        self._shards.data = dict(found)
+        put(self._shards, found)
         some = f": {len(found['shard'])} of {len(fit.shards)}" if len(found["shard"]) < len(fit.shards) else ""
         self.figure.title.text = self.title + (some if fit.shards else ": no parameter server")
 
@@ -137,7 +138,8 @@ class CachePlot:
             ["memory", "disk"], y="worker", height=0.7, source=self._caches, color=[BLUE, ORANGE]
         )
         self.figure.x_range.start = 0
-        self.figure.xaxis[0].ticker = AdaptiveTicker(**_TICKS, desired_num_ticks=5)
+        # Fewer than on the other axes: side by side, on a narrow page, their labels would touch.
+        self.figure.xaxis[0].ticker = AdaptiveTicker(**_TICKS, desired_num_ticks=3)
         self.figure.xaxis.formatter = CustomJSTickFormatter(code=_BYTES)
         legend_above(self.figure, {"in memory": [bars[0]], "on disk": [bars[1]]}, columns=2)
 
@@ -145,7 +147,7 @@ class CachePlot:
         """Show a fit."""
         found = _views.caches(fit)
         _with_factors(self.figure.y_range, list(found["worker"]))
-        self._caches.data = dict(found)
+        put(self._caches, found)
 
 
 def _with_factors(range: Any, factors: list[str]) -> None:

@@ -6,7 +6,7 @@ from bokeh.models import CustomJSTickFormatter, DataRange1d, LinearAxis, Range1d
 from bokeh.models.annotations import Span
 
 from daskdml.monitor.dashboard import _views
-from daskdml.monitor.dashboard._figures import BLUE, GREEN, GREY, ORANGE, RED, legend_above, plain_figure, source
+from daskdml.monitor.dashboard._figures import BLUE, GREEN, GREY, ORANGE, RED, legend_above, plain_figure, put, source
 from daskdml.monitor.dashboard._fit import Fit
 
 _LARGE = """
@@ -46,8 +46,8 @@ class LossPlot:
 
     def update(self, fit: Fit) -> None:
         """Show a fit."""
-        self._loss.data = dict(_views.loss(fit))
-        self._score.data = dict(_views.validation(fit))
+        put(self._loss, _views.loss(fit))
+        put(self._score, _views.validation(fit))
         self._axis.visible = len(fit.validation) > 0
 
 
@@ -67,8 +67,8 @@ class ClockPlot:
 
     def update(self, fit: Fit) -> None:
         """Show a fit."""
-        self._clocks.data = dict(_views.clocks(fit))
-        self._bound.data = dict(_views.bound(fit))
+        put(self._clocks, _views.clocks(fit))
+        put(self._bound, _views.bound(fit))
         limit = "no bound" if fit.staleness is None else f"staleness {fit.staleness}"
         some = f", {len(_views.shown(fit))} of {len(fit.lanes)}" if len(_views.shown(fit)) < len(fit.lanes) else ""
         self.figure.title.text = f"{self.title}: {limit}{some}"
@@ -95,10 +95,10 @@ class RatePlot:
 
     def update(self, fit: Fit) -> None:
         """Show a fit."""
-        self._rates.data = dict(_views.rates(fit))
+        put(self._rates, _views.rates(fit))
         limits = _views.limits(fit)
         limit = None if limits is None else limits[0 if self._what == "rows" else 1]
-        self._limit.data = {"at": [], "limit": []} if limit is None else {"at": [0, fit.seconds], "limit": [limit] * 2}
+        put(self._limit, {"at": [], "limit": []} if limit is None else {"at": [0, fit.seconds], "limit": [limit] * 2})
         shown = "" if limit is None else f": limit {limit:,.0f}" if self._what == "rows" else f": limit {limit:,.3f}"
         self.figure.title.text = self.title + shown
 
@@ -120,7 +120,7 @@ class MarkPlot:
 
     def update(self, fit: Fit) -> None:
         """Show a fit."""
-        self._marks.data = dict(_views.marks(fit))
+        put(self._marks, _views.marks(fit))
         self._now.location = fit.seconds
         self.figure.x_range.end = max(fit.seconds * 1.02, 1.0)
         recovered, reassigned = fit.counts["recovery"], fit.counts["reassigned"]

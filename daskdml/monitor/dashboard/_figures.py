@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from bokeh.models import ColumnDataSource
 from bokeh.models.annotations import Legend, LegendItem
 from bokeh.plotting import figure
@@ -37,6 +39,19 @@ def plain_figure(name: str, title: str, x: str, y: str, tooltips: list[tuple[str
 def source(*columns: str) -> ColumnDataSource:
     """Columns without a line so far."""
     return ColumnDataSource({name: [] for name in columns})
+
+
+def put(shown: ColumnDataSource, columns: Mapping[str, Any]) -> None:
+    """Make a source hold these columns. What it holds already is not sent again: most of a message's cost is fixed."""
+    before = shown.data
+    if before.keys() != columns.keys() or not all(_same(before[name], columns[name]) for name in columns):
+        shown.data = dict(columns)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    return bool(a == b)
 
 
 def legend_above(plot: Any, items: dict[str, list[Any]], columns: int) -> None:

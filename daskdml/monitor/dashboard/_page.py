@@ -27,7 +27,7 @@ _EVERY = 2000
 # Of the scheduler's time, what bringing an open page up to date may take.
 _SHARE = 0.005
 # Seconds that it is put off at most.
-_LATEST = 10.0
+_LATEST = 20.0
 _NEWEST = "newest"
 _CHOICE = ".bk-input {background-color: var(--daskdml-ground); color: var(--daskdml-ink);}"
 _STATES = {"max_iter": "over, all epochs done", "converged": "over, converged", "stopped": "stopped by a callback"}

@@ -10,6 +10,7 @@ import pytest
 from daskdml.monitor import EpochEnd, Recovery, ReplicaRound, RoundEnd, ServerStart
 from daskdml.monitor.dashboard import FitStore, Series, _views
 from daskdml.monitor.dashboard._messages import FORMAT, described, packed
+from daskdml.monitor.dashboard._plots import PLOTS
 from tests.monitor.events import epoch_end, info, replica_round, round_end
 
 KINDS = {RoundEnd: "round", ReplicaRound: "replica", EpochEnd: "epoch", Recovery: "recovery", ServerStart: "server"}
@@ -200,3 +201,31 @@ def test_a_hundred_thousand_events_take_little_time_and_memory(replicas):
 def test_losses_are_in_the_units_of_the_target():
     fit = stored(round_end(1, 1, loss=0.25), facts={"loss_scale": 100.0})
     assert fit.loss.last[-1] == 25.0
+
+
+def test_a_page_is_sent_what_has_changed_only():
+    store = FitStore()
+    told = [
+        ServerStart((100, 300)),
+        *(replica_round(r, 1, shard_bytes=(10, 40), cache_memory_bytes=5) for r in range(2)),
+        round_end(1, 1, staleness_histogram=(2,)),
+        Recovery(1.5, "a shard replaced"),
+    ]
+    store.handle(message(*told), now=100.0)
+    plots, changed = {name: make() for name, make in PLOTS.items()}, []
+    for name, plot in plots.items():
+        for renderer in plot.figure.renderers:
+            renderer.data_source.on_change("data", lambda attr, old, new, name=name: changed.append(name))
+    assert sent(store, plots, changed) == set(plots)
+    assert sent(store, plots, changed) == set()
+    later = message(*(replica_round(r, 2) for r in range(2)), round_end(1, 2, staleness_histogram=(0, 2)))
+    store.handle(later, now=103.0)
+    assert {"loss", "clocks", "staleness", "replicas"} <= sent(store, plots, changed) <= set(plots) - {"recoveries"}
+
+
+def sent(store, plots, changed):
+    """Of which plots the data are sent when the page is brought up to date."""
+    changed.clear()
+    for plot in plots.values():
+        plot.update(store.find())
+    return set(changed)
