@@ -4,7 +4,7 @@ from daskdml.data._block import Block, Recipe, Schema, Target
 from daskdml.data._cache import CacheSpec, cache_usage, release_abandoned, release_cache
 from daskdml.data._checks import namespace_of
 from daskdml.data._dataset import Dataset, as_dataset
-from daskdml.data._decode import on_host
+from daskdml.data._decode import on_host, rows_of
 from daskdml.data._device import CardInfo, DeviceSpec, card_info, device_usage, plan_device, require_cards
 from daskdml.data._distinct import codes_in, distinct
 from daskdml.data._held import HeldSpec
@@ -53,6 +53,7 @@ __all__ = [
     "release_cache",
     "remedy",
     "require_cards",
+    "rows_of",
     "stream",
     "trouble",
     "wait_for",

@@ -12,9 +12,11 @@ import shutil
 import tempfile
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -26,6 +28,8 @@ from daskdml.data._device import DeviceTier, process_tier
 from daskdml.data._held import HeldBlocks, process_held
 from daskdml.data._leases import Leases
 
+# Blocks below this size are written by who made them: a thread costs more than it saves.
+_SMALL = 2**20
 Source = Literal["recipe", "memory", "disk", "device"]
 
 
@@ -68,6 +72,7 @@ class _Kept:
     files: dict[int, _files.Stored] = field(default_factory=dict)
     directories: set[str] = field(default_factory=set)
     pending: dict[int, Future[Block]] = field(default_factory=dict)
+    writing_bytes: int = 0
     disk_failed: bool = False
 
     def memory_bytes(self) -> int:
@@ -75,6 +80,35 @@ class _Kept:
 
     def disk_bytes(self) -> int:
         return sum(s.nbytes for s in self.files.values())
+
+
+class Writing:
+    """Writes, one after another, beside what their owner does meanwhile.
+
+    A disk takes a block more slowly than many sources give one. Who makes a block waits before for all writes but the
+    last begun: so none exist beside the block that is made, and the one before it.
+    """
+
+    def __init__(self) -> None:
+        self._threads: deque[threading.Thread] = deque()
+
+    def begin(self, write: Callable[[], None]) -> None:
+        """Write, once the write before has ended."""
+        before = self._threads[-1] if self._threads else None
+
+        def run() -> None:
+            if before is not None:
+                before.join()
+            write()
+
+        thread = threading.Thread(target=run, name="daskdml-write", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def end(self, but: int = 0) -> None:
+        """Wait until no more writes than so many have not ended."""
+        while len(self._threads) > but:
+            self._threads.popleft().join()
 
 
 class BlockCache:
@@ -98,10 +132,12 @@ class BlockCache:
         buffers: _files.Buffers,
         directory: str | None,
         elsewhere: Callable[[Block], bool] | None = None,
+        writing: Writing | None = None,
     ) -> tuple[Block, Source]:
         """The block from memory or disk, or made and kept; two threads that miss the same one make it once.
 
-        ``elsewhere`` says of a block that was made whether it is kept on a GPU: then it is not here.
+        ``elsewhere`` says of a block that was made whether it is kept on a GPU: then it is not here. With ``writing``
+        its file is written after this has returned.
         """
         with self._lock:
             mine_to_keep = self._leases.take(spec.token, spec.lease)
@@ -114,10 +150,12 @@ class BlockCache:
                 mine = kept.pending[index] = Future[Block]()
         if stored is not None:
             block = self._read(kept, index, stored, buffers)
-            return (block, "disk") if block is not None else self.get(spec, index, make, buffers, directory, elsewhere)
+            if block is not None:
+                return block, "disk"
+            return self.get(spec, index, make, buffers, directory, elsewhere, writing)
         if pending is not None:
             return pending.result(), "memory"
-        return self._made(spec, kept, index, make, mine, directory, elsewhere), "recipe"
+        return self._made(spec, kept, index, make, mine, directory, elsewhere, writing), "recipe"
 
     def _made(
         self,
@@ -127,44 +165,68 @@ class BlockCache:
         make: Callable[[], Block],
         mine: Future[Block],
         directory: str | None,
-        elsewhere: Callable[[Block], bool] | None = None,
+        elsewhere: Callable[[Block], bool] | None,
+        writing: Writing | None,
     ) -> Block:
         try:
+            if writing is not None:
+                writing.end(but=1)
             block = make()
         except BaseException as error:
-            with self._lock:
-                kept.pending.pop(index, None)
+            self._settled(kept, index)
             mine.set_exception(error)
             raise
+        to_file = False
         try:
             if elsewhere is None or not elsewhere(block):
                 # Where the set was released meanwhile, or the lease was over before, nothing is kept.
-                block = self._keep(spec, kept, _on_host(block), directory)
+                block, to_file = self._keep(spec, kept, _on_host(block))
         finally:
-            with self._lock:
-                kept.pending.pop(index, None)
+            if not to_file:
+                self._settled(kept, index)
             mine.set_result(block)
+        if to_file:
+            # Until its file is there, others find the block itself.
+            write = partial(self._write, spec, kept, block, directory)
+            if writing is None or block.nbytes < _SMALL:
+                write()
+            else:
+                writing.begin(write)
         return block
 
-    def _keep(self, spec: CacheSpec, kept: _Kept, block: Block, directory: str | None) -> Block:
+    def _settled(self, kept: _Kept, index: int) -> None:
+        with self._lock:
+            kept.pending.pop(index, None)
+
+    def _keep(self, spec: CacheSpec, kept: _Kept, block: Block) -> tuple[Block, bool]:
+        """The block, pinned where there is room; and whether it goes to a file."""
         with self._lock:
             if self._sets.get(spec.token) is not kept:
-                return block
+                return block, False
             pin = self._pinned + block.nbytes <= spec.memory_bytes
             if pin:
                 self._pinned += block.nbytes
-        if pin:
-            block = _owned(block)
-            with self._lock:
-                if self._sets.get(spec.token) is kept:
-                    kept.memory[block.index] = block
-                else:
-                    self._pinned -= block.nbytes
-            return block
-        room = spec.disk_bytes is None or kept.disk_bytes() + block.nbytes <= spec.disk_bytes
-        if room and not kept.disk_failed and block.nbytes:
+            else:
+                there = kept.disk_bytes() + kept.writing_bytes
+                room = spec.disk_bytes is None or there + block.nbytes <= spec.disk_bytes
+                to_file = room and not kept.disk_failed and block.nbytes > 0
+                kept.writing_bytes += block.nbytes if to_file else 0
+                return block, to_file
+        block = _owned(block)
+        with self._lock:
+            if self._sets.get(spec.token) is kept:
+                kept.memory[block.index] = block
+            else:
+                self._pinned -= block.nbytes
+        return block, False
+
+    def _write(self, spec: CacheSpec, kept: _Kept, block: Block, directory: str | None) -> None:
+        try:
             self._store(spec, kept, block, directory)
-        return block
+        finally:
+            with self._lock:
+                kept.writing_bytes -= block.nbytes
+                kept.pending.pop(block.index, None)
 
     def _store(self, spec: CacheSpec, kept: _Kept, block: Block, directory: str | None) -> None:
         try:
@@ -176,7 +238,11 @@ class BlockCache:
                 _cleanup_at_exit()
             stored = _files.write(place, block)
         except OSError as error:
-            self._disable(kept, f"cannot write to it ({error})")
+            with self._lock:
+                released = self._sets.get(spec.token) is not kept
+            # Its directory went with the set.
+            if not released:
+                self._disable(kept, f"cannot write to it ({error})")
             return
         with self._lock:
             if self._sets.get(spec.token) is kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ import pandas as pd
 import scipy.sparse as sp
 
 # Copied at a time when columns are gathered into rows: the tile stays in the CPU's cache.
-_TILE_BYTES = 2 * 2**20
-_TILE_ROWS = 2048
+_TILE_BYTES = 2**20
+_LEAST_ROWS = 64
+_ODD = 16
 _NARROW = tuple(np.dtype(t) for t in ("bool", "int8", "uint8", "int16", "uint16", "float16"))
 
 
@@ -142,9 +144,11 @@ def check_columns(csr: Any, where: str = "") -> None:
 
 
 def _frame(frame: pd.DataFrame, dtype: np.dtype) -> np.ndarray:
-    """A DataFrame's values, gathered tile by tile: at most one extra copy of the block exists."""
+    """A DataFrame's values, gathered tile by tile: at most one extra copy of the block exists, none if it has rows."""
     for name, kind in zip(frame.columns, frame.dtypes, strict=True):
         refuse_dtype(kind, name)
+    if set(frame.dtypes) == {dtype} and (values := frame.to_numpy()).flags.c_contiguous:
+        return values
     out = np.empty(frame.shape, dtype)
     with np.errstate(over="ignore"):
         _gather(frame, out)
@@ -152,17 +156,37 @@ def _frame(frame: pd.DataFrame, dtype: np.dtype) -> np.ndarray:
 
 
 def _gather(frame: pd.DataFrame, out: np.ndarray) -> None:
-    if all(isinstance(d, np.dtype) and d.kind in "fiub" for d in frame.dtypes):
+    columns = [_column(column, out.dtype, name) for name, column in frame.items()]
+    plain = all(isinstance(d, np.dtype) and d.kind in "fiub" for d in frame.dtypes)
+    if plain and not all(values.flags.c_contiguous for values in columns):
+        # Rows of an array, where the values of a row are neighbours already.
         step = max(1, _TILE_BYTES // max(1, 8 * frame.shape[1]))
         for start in range(0, len(frame), step):
             out[start : start + step] = frame.iloc[start : start + step].to_numpy()
         return
-    columns = [_column(frame.iloc[:, j], out.dtype, name) for j, name in enumerate(frame.columns)]
-    for start in range(0, len(frame), _TILE_ROWS):
-        rows = slice(start, start + _TILE_ROWS)
-        tile = out[rows]
-        for j, values in enumerate(columns):
-            tile[:, j] = values[rows]
+    rows_of(columns, out)
+
+
+def rows_of(columns: Sequence[np.ndarray], out: np.ndarray) -> None:
+    """Write columns of any numbers into ``out``, of shape (n_rows, len(columns)) and C-contiguous.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rows_of([np.array([1, 2]), np.array([3.5, 4.5])], out := np.empty((2, 2)))
+    >>> out.tolist()
+    [[1.0, 3.5], [2.0, 4.5]]
+    """
+    # Pieces of all columns, one below the other, then turned: written to where it belongs at once, each value would
+    # cost a line of cache. Lines of a power of two would share the same few places there.
+    n_rows = len(out)
+    step = min(max(_LEAST_ROWS, _TILE_BYTES // max(1, out.itemsize * len(columns))), max(1, n_rows))
+    tile = np.empty((len(columns), step + _ODD), out.dtype)
+    for start in range(0, n_rows, step):
+        stop = min(start + step, n_rows)
+        for line, values in zip(tile, columns, strict=True):
+            line[: stop - start] = values[start:stop]
+        out[start:stop] = tile[:, : stop - start].T
 
 
 def _column(column: pd.Series, dtype: np.dtype, name: Any) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 
 from daskdml.data._allocator import give_back, settle
 from daskdml.data._block import Block, Recipe
-from daskdml.data._cache import CacheSpec, Source, process_cache
+from daskdml.data._cache import CacheSpec, Source, Writing, process_cache
 from daskdml.data._device import DeviceSpec, process_tier
 from daskdml.data._files import Buffers
 from daskdml.data._held import HeldSpec, process_held
@@ -86,6 +86,7 @@ class stream:
         self._card = None if device is None else card()
         self._device = None if self._card is None else device
         self._buffers = Buffers(prefetch + 1)
+        self._writing = Writing() if prefetch else None
         # A worker is known to its own threads only, not to the prefetch thread.
         worker = _worker()
         self._directory = None if worker is None else str(worker.local_directory)
@@ -109,13 +110,15 @@ class stream:
         self.close()
 
     def close(self) -> None:
-        """End the prefetch thread and forget what was not taken."""
+        """End the prefetch thread, and the writing of a block's file, and forget what was not taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        if self._writing is not None:
+            self._writing.end()
         self._ready.clear()
         self._recipes.clear()
         self._inputs.clear()
@@ -228,7 +231,8 @@ class stream:
             if elsewhere is not None:
                 elsewhere(block)
             return block, source
-        return process_cache().get(self._cache, recipe.index, make, self._buffers, self._directory, elsewhere)
+        spec, index = self._cache, recipe.index
+        return process_cache().get(spec, index, make, self._buffers, self._directory, elsewhere, self._writing)
 
 
 def _worker() -> Any:

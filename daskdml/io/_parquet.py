@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from daskdml.data import rows_of
 from daskdml.io._errors import InputError, unknown_name
 from daskdml.io._table import Table, part_bytes
 
+# Decoded at a time, where rows are wanted: little enough that the heap keeps it, and much beside what a batch costs.
+_BATCH_BYTES = 12 * 2**20
+# From so many columns of one type on, side by side, rows are wanted.
+_MANY = 8
 _HIVE = re.compile(r"^([^=/]+)=([^=/]*)$")
 
 
@@ -55,45 +62,98 @@ def read_parquet(paths: list[str], columns: list[str] | None, block_bytes: int, 
 
 
 def load_slice(part: Slice, schema: pa.Schema, only: tuple[str, ...] | None = None) -> pd.DataFrame:
-    """The rows of one slice, with the columns and types of ``schema``."""
+    """The rows of one slice, with the columns and types of ``schema``.
+
+    Many floating-point columns side by side lie in the frame row by row, as training wants them.
+    """
     schema = schema if only is None else pa.schema([schema.field(name) for name in only])
     keys = dict(part.keys)
     with pq.ParquetFile(part.path, pre_buffer=False) as file:
         there = set(file.schema_arrow.names)
         wanted = [n for n in schema.names if n in there]
+        if runs := _runs(schema, file.schema_arrow):
+            return _by_rows(file, part, schema, runs, wanted, keys)
         if _whole(file, part):
             table = file.read_row_groups(list(part.groups), columns=wanted, use_threads=False)
         else:
-            table = _rows(file, part, wanted)
-    arrays = [_column(table, name, keys, schema.field(name).type) for name in schema.names]
-    return pa.Table.from_arrays(arrays, schema=schema).to_pandas(split_blocks=True, self_destruct=True)
+            table = pa.Table.from_batches(list(_batches(file, part, wanted, 1 << 16)))
+    return _frame(table, schema, keys)
 
 
 def _whole(file: pq.ParquetFile, part: Slice) -> bool:
     return part.start == 0 and part.stop == sum(file.metadata.row_group(g).num_rows for g in part.groups)
 
 
-def _rows(file: pq.ParquetFile, part: Slice, columns: list[str]) -> pa.Table:
+def _batches(file: pq.ParquetFile, part: Slice, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
     # Batches are decoded one after the other and dropped before ``start``: memory is that of the slice, not
     # that of a row group of any size.
-    kept, seen = [], 0
-    for batch in file.iter_batches(1 << 16, row_groups=list(part.groups), columns=columns, use_threads=False):
+    seen = 0
+    for batch in file.iter_batches(size, row_groups=list(part.groups), columns=columns, use_threads=False):
         low, high = max(part.start - seen, 0), min(part.stop - seen, len(batch))
-        if low < high:
-            kept.append(batch.slice(low, high - low))
         seen += len(batch)
+        if low < high:
+            yield batch.slice(low, high - low)
         if seen >= part.stop:
             break
-    return pa.Table.from_batches(kept)
 
 
-def _column(table: pa.Table, name: str, keys: dict[str, str], kind: pa.DataType) -> Any:
-    if name in table.column_names:
-        column = table[name]
+def _runs(schema: pa.Schema, file: pa.Schema) -> list[range]:
+    """Where in ``schema`` many columns of one floating-point type, of the file's own columns, stand side by side."""
+    floats = (pa.float32(), pa.float64())
+    there = {field.name for field in file if field.type in floats} if len(set(file.names)) == len(file.names) else set()
+    kinds = [field.type if field.name in there and field.type in floats else None for field in schema]
+    runs: list[range] = []
+    start = 0
+    for stop in range(1, len(kinds) + 1):
+        if stop == len(kinds) or kinds[stop] != kinds[start]:
+            if kinds[start] is not None and stop - start >= _MANY:
+                runs.append(range(start, stop))
+            start = stop
+    return runs
+
+
+def _by_rows(
+    file: pq.ParquetFile, part: Slice, schema: pa.Schema, runs: list[range], wanted: list[str], keys: dict[str, str]
+) -> pd.DataFrame:
+    """The slice, decoded few rows at a time: they are put in their place while the CPU's cache has them."""
+    n_rows, names = part.stop - part.start, schema.names
+    arrays = [np.empty((n_rows, len(run)), schema.field(run.start).type.to_pandas_dtype()) for run in runs]
+    inside = {names[k] for run in runs for k in run}
+    others = [name for name in wanted if name not in inside]
+    kept: list[pa.RecordBatch] = []
+    at = 0
+    for batch in _batches(file, part, wanted, max(1024, _BATCH_BYTES // (8 * len(wanted)))):
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        for run, rows in zip(runs, arrays, strict=True):
+            values = [columns[name].to_numpy(zero_copy_only=False) for name in names[run.start : run.stop]]
+            rows_of(values, rows[at : at + len(batch)])
+        kept.append(batch.select(others))
+        at += len(batch)
+    table = pa.Table.from_batches(kept)
+    pieces, done = [], 0
+    for run, rows in zip(runs, arrays, strict=True):
+        if done < run.start:
+            pieces.append(_frame(table, pa.schema([schema.field(k) for k in range(done, run.start)]), keys, n_rows))
+        pieces.append(pd.DataFrame(rows, columns=names[run.start : run.stop], copy=False))
+        done = run.stop
+    if done < len(names):
+        pieces.append(_frame(table, pa.schema([schema.field(k) for k in range(done, len(names))]), keys, n_rows))
+    return pieces[0] if len(pieces) == 1 else pd.concat(pieces, axis=1)
+
+
+def _frame(table: pa.Table, schema: pa.Schema, keys: dict[str, str], n_rows: int | None = None) -> pd.DataFrame:
+    n_rows = len(table) if n_rows is None else n_rows
+    found = dict(zip(table.column_names, table.columns, strict=True))
+    arrays = [_column(found.get(field.name), n_rows, keys.get(field.name), field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema).to_pandas(split_blocks=True, self_destruct=True)
+
+
+def _column(column: pa.ChunkedArray | None, rows: int, key: str | None, kind: pa.DataType) -> Any:
+    if column is not None:
         return column if column.type == kind else column.cast(kind)
-    if name in keys:
-        return pa.array([keys[name]] * len(table), pa.string()).cast(kind)
-    return pa.nulls(len(table), kind)
+    if key is not None:
+        return pa.array([key] * rows, pa.string()).cast(kind)
+    return pa.nulls(rows, kind)
 
 
 def _footer(path: str) -> pq.ParquetFile:

@@ -54,6 +54,7 @@ from daskdml.numerics import (
     train_rows_adaptive,
     train_rows_plain,
     unflat,
+    unlocked,
     zero_gradient,
     zero_sums,
 )
@@ -405,7 +406,7 @@ class LinearModel:
 
     def _rows(self, block: Rows) -> tuple:
         weight = _NO_WEIGHTS[block.X.dtype] if block.sample_weight is None else block.sample_weight
-        return as_rows(block.X), block.y, weight
+        return as_rows(block.X), unlocked(block.y), unlocked(weight)
 
     def _class_weights(self) -> tuple[np.ndarray, np.ndarray]:
         return self.positive_weight, self.negative_weight

@@ -16,7 +16,7 @@ from daskdml.numerics._losses import LOSSES, Loss, loss_and_gradient
 from daskdml.numerics._minibatch import gradient_settings, train_batches
 from daskdml.numerics._on_device import DeviceBlock, card, why_no_card
 from daskdml.numerics._plain import train_rows_plain
-from daskdml.numerics._rows import CsrRows, DenseRows, as_rows
+from daskdml.numerics._rows import CsrRows, DenseRows, as_rows, unlocked
 from daskdml.numerics._settings import (
     ADAGRAD,
     ADAPTIVE,
@@ -118,6 +118,7 @@ __all__ = [
     "train_rows_plain",
     "trial",
     "unflat",
+    "unlocked",
     "why_no_card",
     "zero_gradient",
     "zero_sums",

@@ -43,11 +43,27 @@ class CsrRows(NamedTuple):
     indptr: np.ndarray
 
 
+class _Lent:
+    """The memory of an array that refuses to be written to, for whom it does not matter."""
+
+    def __init__(self, array: np.ndarray):
+        self._array = array
+        self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, False)}
+
+
+def unlocked(array: np.ndarray) -> np.ndarray:
+    """The array without its mark that it must not be written to, as those have that came over the network.
+
+    Kernels write to no rows, and are compiled for each kind of array: a second time for those with the mark.
+    """
+    return array if array.flags.writeable else np.asarray(_Lent(array))
+
+
 def as_rows(X: Any) -> DenseRows | CsrRows:
     """``X`` of a block as rows for the kernels, without a copy."""
     if isinstance(X, np.ndarray):
-        return DenseRows(X)
-    return CsrRows(X.data, X.indices, X.indptr)
+        return DenseRows(unlocked(X))
+    return CsrRows(unlocked(X.data), unlocked(X.indices), unlocked(X.indptr))
 
 
 CACHE_LINE = 64

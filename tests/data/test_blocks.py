@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from daskdml.data import Schema, Target, as_dataset, columns_of, is_in_memory
+from daskdml.data._decode import matrix
 from tests.data.containers import DF, IN_MEMORY, LAZY, NAMES, N, P, X, Y, dense, expected
 
 CLASSES = Target(np.arange(3))
@@ -148,3 +149,22 @@ def test_zarr_is_read_by_the_recipe_itself(tmp_path, client):
     da.from_array(X, chunks=(6, 2)).to_zarr(str(tmp_path / "x.zarr"))
     data = as_dataset(da.from_zarr(str(tmp_path / "x.zarr")), Y, target=CLASSES, client=client)
     np.testing.assert_array_equal(np.concatenate([b.X for b in blocks(data)]), X)
+
+
+def of_columns(rows, width, rng):
+    """Columns that lie each by itself, of every kind there is."""
+    kinds = ["f4", "f8", "i2", "u8", "?", "Int32", "Float64", "category"]
+    values = {j: pd.Series(rng.integers(0, 2, rows)).astype(kinds[j % len(kinds)]) for j in range(width)}
+    return pd.DataFrame(values, copy=False)
+
+
+@pytest.mark.parametrize("width", [1, 3, 100, 3_000])
+@pytest.mark.parametrize("rows", [0, 1, 63, 700, 9_001])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_columns_become_rows_whatever_tiles_they_are_cut_into(width, rows, dtype):
+    rng = np.random.default_rng(0)
+    rows = min(rows, 3_000_000 // width)
+    for frame in (of_columns(rows, width, rng), pd.DataFrame(rng.standard_normal((rows, width)).astype("f4"))):
+        found = matrix(frame, np.dtype(dtype))
+        assert found.dtype == dtype and found.flags.c_contiguous
+        np.testing.assert_array_equal(found, frame.astype(dtype).to_numpy())

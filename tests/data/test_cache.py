@@ -23,6 +23,12 @@ def data():
     release_cache(made.token)
 
 
+@pytest.fixture(autouse=True, params=[0, 2**20], ids=["written beside", "written at once"])
+def size_from_which_files_are_written_beside(request, monkeypatch):
+    monkeypatch.setattr(cache_module, "_SMALL", request.param)
+    return request.param
+
+
 def sources(data, spec, **options):
     found, rows = [], []
     with stream(data, cache=spec, **options) as blocks:
@@ -118,6 +124,35 @@ def test_buffers_are_reused_once_nobody_holds_them():
     assert buffers.take(990).ctypes.data in (address, other)
 
 
+def test_a_slow_disk_is_waited_for_with_two_blocks_at_most(
+    data, tmp_path, monkeypatch, size_from_which_files_are_written_beside
+):
+    if size_from_which_files_are_written_beside:
+        pytest.skip("files that are written at once are waited for anyway")
+    free, begun, write = threading.Semaphore(0), [], _files.write
+
+    def slow(directory, block):
+        begun.append(block.index)
+        free.acquire()
+        return write(directory, block)
+
+    monkeypatch.setattr(_files, "write", slow)
+    spec = CacheSpec(data.token, 0, directory=str(tmp_path))
+    with stream(data, cache=spec) as blocks:
+        next(blocks), next(blocks)
+        third = threading.Thread(target=next, args=(blocks,))
+        third.start()
+        third.join(0.3)
+        # Two blocks there are already, and one more would be too many: the first is not written yet.
+        assert third.is_alive() and begun == [0]
+        free.release(4)
+        third.join(10)
+        assert not third.is_alive()
+        next(blocks)
+    assert sorted(begun) == [0, 1, 2, 3] and cache_usage(data.token)["disk_blocks"] == 4
+    assert sources(data, spec) == ["disk"] * 4
+
+
 def test_a_full_disk_is_told_once_and_training_goes_on(data, tmp_path, monkeypatch):
     def full(file, view):
         file.write(view[:3])
@@ -189,9 +224,9 @@ def test_a_block_that_is_made_while_the_fit_ends_is_not_kept(data, tmp_path, mem
 
 def test_what_a_client_that_is_gone_left_is_freed_and_nobody_elses(data, tmp_path):
     other = as_dataset(X, Y, target=Target(), block_rows=6)
-    gone = CacheSpec(data.token, 2 * BLOCK, directory=str(tmp_path), lease="Client-1/a")
+    gone = CacheSpec(data.token, 2 * BLOCK, directory=str(tmp_path), lease=f"Client-1/{tmp_path.name}")
     sources(data, gone)
-    sources(other, CacheSpec(other.token, 5 * BLOCK, directory=str(tmp_path), lease="Client-2/a"))
+    sources(other, CacheSpec(other.token, 5 * BLOCK, directory=str(tmp_path), lease=f"Client-2/{tmp_path.name}"))
     cache_module.release_abandoned(["Client-1", "Client-2"])
     assert cache_usage(data.token)["memory_blocks"] == 2 and cache_usage(data.token)["disk_blocks"] == 2
     cache_module.release_abandoned(["Client-2"])

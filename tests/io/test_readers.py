@@ -134,6 +134,56 @@ def test_hive_folders_become_a_column(tmp_path):
     assert read_table(tmp_path).frame().compute(scheduler="sync")["year"].tolist() == [2023, 2024]
 
 
+def wide(n_rows):
+    """Runs of floating-point columns by rows, between others of every kind, and a run that is too short."""
+    rng = np.random.default_rng(0)
+    run = {f"a{k}": rng.standard_normal(n_rows).astype("f4") for k in range(12)}
+    doubles = {f"d{k}": rng.standard_normal(n_rows) for k in range(9)}
+    gaps = pa.array(rng.standard_normal(n_rows), mask=rng.random(n_rows) < 0.2)
+    few = {f"s{k}": rng.standard_normal(n_rows).astype("f4") for k in range(3)}
+    between = {"label": rng.integers(0, 2, n_rows), "text": [str(k) for k in range(n_rows)]}
+    return pa.table(run | between | doubles | {"d_gap": gaps} | few)
+
+
+@pytest.mark.parametrize("block_bytes", [10**9, 30_000, 3_000])
+@pytest.mark.parametrize("compression", ["none", "snappy"])
+def test_many_columns_of_numbers_are_those_of_the_file(tmp_path, compression, block_bytes):
+    table = wide(3_000)
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=700, compression=compression)
+    got = read_table(tmp_path, block_bytes=block_bytes)
+    frame = got.frame().compute(scheduler="sync").reset_index(drop=True)
+    pd.testing.assert_frame_equal(frame, table.to_pandas(), check_dtype=False)
+    assert frame.drop(columns="text").dtypes.tolist() == got.meta.drop(columns="text").dtypes.tolist()
+    part = got.frame().partitions[0][["a3", "label", "d_gap"]].compute(scheduler="sync")
+    pd.testing.assert_frame_equal(part, frame[["a3", "label", "d_gap"]].iloc[: len(part)], check_dtype=False)
+
+
+def test_many_columns_of_files_that_differ(tmp_path):
+    for year, kind in ((2023, "f4"), (2024, "f8")):
+        (tmp_path / f"year={year}").mkdir()
+        columns = {f"a{k}": np.full(5, year + k, kind) for k in range(10)}
+        if year == 2024:
+            del columns["a4"]
+        pq.write_table(pa.table(columns), tmp_path / f"year={year}" / "x.parquet")
+    got = read_table(tmp_path).frame().compute(scheduler="sync").reset_index(drop=True)
+    assert (got.dtypes.drop(["year", "a4"]) == np.float64).all() and got["a4"].isna().tolist() == [False] * 5 + [
+        True
+    ] * 5
+    for k in set(range(10)) - {4}:
+        assert got[f"a{k}"].tolist() == (got["year"] + k).tolist()
+
+
+def test_training_takes_the_rows_as_they_were_read(tmp_path, monkeypatch):
+    from daskdml.data import Target, _decode, as_dataset
+
+    pq.write_table(wide(500).select([f"a{k}" for k in range(12)] + ["label"]), tmp_path / "x.parquet")
+    frame = read_table(tmp_path).frame()
+    monkeypatch.setattr(_decode, "_gather", None)
+    data = as_dataset(frame.drop(columns="label"), frame["label"], target=Target(np.array([0, 1])))
+    X = np.concatenate([recipe.resolve().X for recipe in data.recipes])
+    np.testing.assert_array_equal(X, wide(500).select([f"a{k}" for k in range(12)]).to_pandas().to_numpy())
+
+
 def test_only_the_target_is_read_where_the_format_allows(frame, tmp_path):
     table = read_table(write_parquet(frame, tmp_path), block_bytes=2000)
     narrow = table.only(["b"])

@@ -60,6 +60,27 @@ MODES = [REGRESSION, BINARY, ONE_VERSUS_ALL, SOFTMAX]
 RATES = ["constant", "optimal", "invscaling", "adagrad", "normalized"]
 
 
+@pytest.mark.parametrize("make", [np.asarray, sp.csr_matrix])
+def test_rows_that_must_not_be_written_to_need_no_kernel_of_their_own(make):
+    """Arrays that came over the network are marked so; each kernel would be compiled once more for them."""
+    rows = problem()
+    rows.X = make(rows.X)
+    state, _ = trained(model(), rows)
+    kernels = (train_rows, train_rows_plain)
+    compiled = [len(kernel.signatures) for kernel in kernels]
+    parts = [
+        rows.y,
+        rows.sample_weight,
+        *([rows.X] if make is np.asarray else [rows.X.data, rows.X.indices, rows.X.indptr]),
+    ]
+    for part in parts:
+        part.flags.writeable = False
+    again, _ = trained(model(), rows)
+    assert [len(kernel.signatures) for kernel in kernels] == compiled
+    np.testing.assert_array_equal(again.coef, state.coef)
+    assert not any(part.flags.writeable for part in parts)
+
+
 @pytest.mark.parametrize("schedule", RATES)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("penalty", ["l2", "l1", "elasticnet", "none"])
