@@ -129,6 +129,10 @@ def _by_rows(
             rows_of(values, rows[at : at + len(batch)])
         kept.append(batch.select(others))
         at += len(batch)
+    if at != n_rows:
+        raise InputError(
+            f"{part.path} holds {at} rows where it had {n_rows}: it was written again meanwhile; read the table anew"
+        )
     table = pa.Table.from_batches(kept)
     pieces, done = [], 0
     for run, rows in zip(runs, arrays, strict=True):

@@ -173,6 +173,14 @@ def test_many_columns_of_files_that_differ(tmp_path):
         assert got[f"a{k}"].tolist() == (got["year"] + k).tolist()
 
 
+def test_a_parquet_file_that_became_shorter_is_named(tmp_path):
+    pq.write_table(wide(300), tmp_path / "x.parquet")
+    part = read_table(tmp_path, block_bytes=10**9).parts[-1]
+    pq.write_table(wide(20), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match=r"x\.parquet holds \d+ rows where it had \d+"):
+        part.compute(scheduler="sync")
+
+
 def test_training_takes_the_rows_as_they_were_read(tmp_path, monkeypatch):
     from daskdml.data import Target, _decode, as_dataset
 

@@ -149,7 +149,7 @@ def test_what_cannot_be_estimated_from_is_refused():
         estimate_scaling([one, fitted(2, LAWS["constant"], kind="SSP")])
 
 
-def timed(workers, epochs=4):
+def timed(workers, epochs=3):
     X, y = np.zeros((ROWS, 2)), np.arange(ROWS) % 2
     X[:, 0] = y
     with (
@@ -167,12 +167,12 @@ def test_fits_on_one_and_two_workers_predict_four_and_eight(monkeypatch):
     train, agree = LinearModel.train, Averaging.agree
 
     def share(self, state, block, order, active):
-        time.sleep(0.0015 * len(order))
+        time.sleep(0.004 * len(order))
         return train(self, state, block, order, active)
 
     def alone(self, *args):
         # What all wait for, however many they are.
-        time.sleep(0.15)
+        time.sleep(0.4)
         return agree(self, *args)
 
     monkeypatch.setattr(LinearModel, "train", share)
