@@ -147,12 +147,20 @@ def _frame(frame: pd.DataFrame, dtype: np.dtype) -> np.ndarray:
     """A DataFrame's values, gathered tile by tile: at most one extra copy of the block exists, none if it has rows."""
     for name, kind in zip(frame.columns, frame.dtypes, strict=True):
         refuse_dtype(kind, name)
-    if set(frame.dtypes) == {dtype} and (values := frame.to_numpy()).flags.c_contiguous:
-        return values
+    if set(frame.dtypes) == {dtype} and _has_rows(frame):
+        return frame.to_numpy()
     out = np.empty(frame.shape, dtype)
     with np.errstate(over="ignore"):
         _gather(frame, out)
     return out
+
+
+def _has_rows(frame: pd.DataFrame) -> bool:
+    """Whether a frame of one dtype is an array by rows; found without one, which would be a copy of columns."""
+    first, last = (frame.iloc[:, j].to_numpy() for j in (0, -1))
+    width = first.itemsize * frame.shape[1]
+    apart = last.ctypes.data - first.ctypes.data
+    return first.strides == last.strides == (width,) and apart == width - first.itemsize
 
 
 def _gather(frame: pd.DataFrame, out: np.ndarray) -> None:

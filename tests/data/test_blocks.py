@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from daskdml.data import Schema, Target, as_dataset, columns_of, is_in_memory
-from daskdml.data._decode import matrix
+from daskdml.data._decode import _has_rows, matrix
 from tests.data.containers import DF, IN_MEMORY, LAZY, NAMES, N, P, X, Y, dense, expected
 
 CLASSES = Target(np.arange(3))
@@ -168,3 +168,15 @@ def test_columns_become_rows_whatever_tiles_they_are_cut_into(width, rows, dtype
         found = matrix(frame, np.dtype(dtype))
         assert found.dtype == dtype and found.flags.c_contiguous
         np.testing.assert_array_equal(found, frame.astype(dtype).to_numpy())
+
+
+def test_rows_are_taken_as_they_are_and_columns_are_not_joined_to_find_out():
+    rows = np.arange(60, dtype="f4").reshape(12, 5)
+    frame = pd.DataFrame(rows, copy=False)
+    assert np.shares_memory(matrix(frame, np.dtype("f4")), rows)
+    columns = pd.DataFrame({j: rows[:, j].copy() for j in range(5)}, copy=False)
+    apart = pd.concat([frame.iloc[:, :2], frame.iloc[:, 3:]], axis=1)
+    joined = pd.DataFrame(np.asfortranarray(rows), copy=False)
+    for other in (columns, apart, joined, frame.iloc[:, 1:]):
+        assert not _has_rows(other)
+        np.testing.assert_array_equal(matrix(other, np.dtype("f4")), other.to_numpy())
