@@ -11,7 +11,9 @@ import dask.array as da
 import numpy as np
 import scipy.sparse as sp
 from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
-from numba.cuda.simulator.kernelapi import FakeCUDAShared
+from greenlet import getcurrent, greenlet
+from numba.cuda.simulator import kernel as simulator
+from numba.cuda.simulator import kernelapi
 from numba.np.numpy_support import as_dtype
 
 from daskdml import Averaging, numerics
@@ -242,12 +244,39 @@ def shared_array(self, shape, dtype):
     return self._allocations.setdefault((frame.f_code.co_filename, frame.f_lineno), array)
 
 
-shared_array_before = FakeCUDAShared.array
-FakeCUDAShared.array = shared_array
+shared_array_before = kernelapi.FakeCUDAShared.array
+kernelapi.FakeCUDAShared.array = shared_array
+
+
+class Block(simulator.BlockManager):
+    """A block whose threads are coroutines that take turns, each until it waits for the others.
+
+    Numba's own are threads of the system and polls: minutes where the cores have other work. Here the first begins and
+    next time the last, an order that kernels must not rely on.
+    """
+
+    def run(self, grid_point, *args):
+        live = []
+        for point in np.ndindex(*self._block_dim):
+            thread = Thread(None, self, grid_point, point, self._debug)
+            thread.turn = greenlet(lambda: self._f(*args))
+            thread.turn.cuda = thread
+            live.append(thread)
+        while live:
+            for thread in live:
+                thread.turn.switch()
+            live = [thread for thread in reversed(live) if not thread.turn.dead]
+
+
+class Thread(simulator.BlockThread):
+    def syncthreads(self):
+        self.turn.parent.switch()
+
+
+simulator.BlockManager = Block
+kernelapi.threading = SimpleNamespace(current_thread=lambda: getcurrent().cuda)
 
 if __name__ == "__main__":
-    # Each thread of a block is one of Python's here, and polls for the others: they must take turns often.
-    sys.setswitchinterval(1e-4)
     small = Threads(8, 4)
     if sys.argv[1] == "kernels":
         print(json.dumps(kernels(Card(small))))

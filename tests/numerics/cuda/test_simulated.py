@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,44 +11,26 @@ import pytest
 ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture
-def simulated():
-    """What ``simulated.py`` prints of a part; both parts begin at once, since each takes a core for a minute."""
+def simulated(part):
+    """What ``simulated.py`` finds of a part."""
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(Path(__file__).with_name("simulated.py"))]
-    with ExitStack() as stack:
-        processes = {}
-        for part in ("kernels", "fits"):
-            out, err = (stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2))
-            process = subprocess.Popen([*command, part], env=environment, stdout=out, stderr=err, cwd=ROOT)
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            processes[part] = process, out, err
-
-        def found(part):
-            process, out, err = processes[part]
-            code = process.wait(280)
-            for file in (out, err):
-                file.seek(0)
-            assert code == 0, err.read()[-3000:]
-            return json.loads(out.read().splitlines()[-1])
-
-        yield found
+    command = [sys.executable, Path(__file__).with_name("simulated.py"), part]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow
-def test_the_device_gives_what_the_host_gives(simulated):
-    kernels_agree_with_the_cpu(simulated("kernels"))
-    every_strategy_trains_on_the_device_as_on_the_host(simulated("fits"))
-
-
-def kernels_agree_with_the_cpu(found):
+def test_kernels_agree_with_the_cpu():
+    found = simulated("kernels")
     assert len(found) > 30
     far = {name: apart for name, apart in found.items() if not apart <= (1e-12 if "float64" in name else 1e-5)}
     assert far == {}
 
 
-def every_strategy_trains_on_the_device_as_on_the_host(found):
+@pytest.mark.slow
+def test_every_strategy_trains_on_the_device_as_on_the_host():
+    found = simulated("fits")
     assert len(found) == 7
     assert {name: fit["apart"] for name, fit in found.items() if not fit["apart"] < 1e-4} == {}
     for name, fit in found.items():
