@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -16,29 +15,22 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 _MOST = 400_000
 
 
-def execute(path, folder):
-    """Execute a notebook at a small size, in a process of its own."""
-    environment = os.environ | {
-        "DASKDML_NOTEBOOK_SCALE": "0.01",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-    }
-    command = [sys.executable, Path(__file__).with_name("execute.py"), path, folder / path.name]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-
-
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """What a notebook printed, and what it displayed: ``executed(name)``. They run two side by side."""
-    folder = tmp_path_factory.mktemp("notebooks")
-    with ThreadPoolExecutor(2) as pool:
-        done = dict(zip(NOTEBOOKS, pool.map(lambda path: execute(path, folder), NOTEBOOKS), strict=True))
+@pytest.fixture
+def executed(tmp_path):
+    """What a notebook printed, and what it displayed: ``executed(name)`` runs it, small, in a process of its own."""
 
     def of(name):
-        path = ROOT / "notebooks" / f"{name}.ipynb"
-        assert done[path].returncode == 0, done[path].stderr
-        notebook = nbformat.read(folder / path.name, as_version=4)
-        outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+        target = tmp_path / f"{name}.ipynb"
+        environment = os.environ | {
+            "DASKDML_NOTEBOOK_SCALE": "0.01",
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        }
+        command = [sys.executable, Path(__file__).with_name("execute.py"), ROOT / "notebooks" / target.name, target]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stderr
+        cells = nbformat.read(target, as_version=4).cells
+        outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
         printed = "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stdout")
         return printed, [output["data"] for output in outputs if "data" in output]
 
