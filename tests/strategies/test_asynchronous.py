@@ -157,7 +157,7 @@ def test_compressed_updates_learn(client, compression):
 
 
 def test_of_sparse_data_only_what_changed_is_sent(client):
-    features = sparse.random(N, 20_000, density=2e-4, format="csr", random_state=0, dtype=np.float32)
+    features = sparse.random(N, 20_000, density=2e-4, format="csr", random_state=RNG, dtype=np.float32)
     parts = [features[at : at + N // BLOCKS] for at in range(0, N, N // BLOCKS)]
     blocks = da.concatenate([da.from_array(part, chunks=part.shape, asarray=False) for part in parts])
     params = {"loss": "log_loss", "learning_rate": "constant", "eta0": 0.1, "alpha": 0.0, "tol": None}

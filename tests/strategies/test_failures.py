@@ -170,12 +170,12 @@ def test_workers_that_join_get_replicas_and_shards(process_client):
     class Slowly(Callback):
         def on_round_end(self, event):
             if looking.ident and looking.is_alive():
-                time.sleep(0.05)
+                time.sleep(0.2)
 
-    clf = classifier(strategy, 60, callbacks=[*events, Slowly()]).fit(*data())
+    clf = classifier(strategy, 20, callbacks=[*events, Slowly()]).fit(*data())
     looking.join()
     assert found == [True] * 3
-    assert check_trace(clf.trace_, strategy)["applied"] == 60 * TICKETS
+    assert check_trace(clf.trace_, strategy)["applied"] == 20 * TICKETS
 
 
 @pytest.mark.slow
@@ -193,13 +193,13 @@ def test_workers_are_retired_while_a_fit_goes_on(three):
             if event.round == 4:
                 shrinking.start()
             elif shrinking.ident and shrinking.is_alive():
-                time.sleep(0.02)
+                time.sleep(0.1)
 
     strategy = SSP(2, trace=True, **CLOCK)
-    clf = classifier(strategy, 60, callbacks=[Slowly()]).fit(*data())
+    clf = classifier(strategy, 20, callbacks=[Slowly()]).fit(*data())
     shrinking.join()
     assert len(retired) == 2 and len(three.nthreads()) == 1
-    assert check_trace(clf.trace_, strategy)["applied"] == 60 * TICKETS
+    assert check_trace(clf.trace_, strategy)["applied"] == 20 * TICKETS
     # Moved, not lost.
     assert not clf.trace_.begins
 
