@@ -7,6 +7,7 @@ import operator
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,29 @@ def process_client():
     yield make
     for client in reversed(clients):
         client.close()
+
+
+@pytest.fixture
+def pause():
+    """Have workers begin no more tasks, as Dask does where memory is short: ``pause(client, *addresses)``, else all."""
+    from distributed.core import Status
+
+    def paused(dask_worker):
+        # Dask would resume it at its next look at the memory.
+        dask_worker.memory_manager.memory_pause_fraction = False
+        dask_worker.status = Status.paused
+
+    def pause(client, *workers):
+        client.run(paused, workers=list(workers) or None)
+        wanted = set(workers or client.nthreads())
+        end = time.monotonic() + 30
+        # The scheduler hears of it later.
+        while wanted and time.monotonic() < end:
+            time.sleep(0.01)
+            told = client.scheduler_info(n_workers=-1)["workers"]
+            wanted -= {address for address in wanted if told.get(address, {}).get("status") == "paused"}
+
+    return pause
 
 
 @pytest.fixture(scope="session")

@@ -262,7 +262,7 @@ def test_a_cluster_without_workers_is_not_waited_for(monkeypatch):
         fitted("averaging", X, y)
 
 
-def test_a_cluster_whose_workers_are_all_paused_is_not_waited_for(process_client, monkeypatch):
+def test_a_cluster_whose_workers_are_all_paused_is_not_waited_for(process_client, pause, monkeypatch):
     """A process above 80 % of its limit, with nothing to give back, begins no task: the fit says so."""
     monkeypatch.setattr("daskdml.strategies._dask._PATIENCE", 3.0)
     X, y = lazy()
@@ -271,18 +271,18 @@ def test_a_cluster_whose_workers_are_all_paused_is_not_waited_for(process_client
 
     class Pause(Callback):
         def on_epoch_end(self, event):
-            client.run(paused)
+            pause(client)
 
     with pytest.raises(RuntimeError, match="every worker has been paused by Dask"):
         fitted("averaging", X, y, callbacks=[Pause()])
 
 
-def test_a_fit_that_waits_for_one_paused_worker_while_others_are_idle_says_so(process_client, monkeypatch):
+def test_a_fit_that_waits_for_one_paused_worker_while_others_are_idle_says_so(process_client, pause):
     from daskdml.data import trouble
 
     client = process_client(2)
     assert trouble(client, 1.0) is None
-    client.run(paused, workers=[next(iter(client.nthreads()))])
+    pause(client, next(iter(client.nthreads())))
     until = time.monotonic() + 10
     while (found := trouble(client, 1.0)) is None and time.monotonic() < until:
         time.sleep(0.1)
@@ -296,22 +296,14 @@ def test_a_fit_that_waits_for_one_paused_worker_while_others_are_idle_says_so(pr
     assert at_work.result(10)
 
 
-def test_workers_that_are_all_paused_before_a_fit_are_told_from_none(process_client):
+def test_workers_that_are_all_paused_before_a_fit_are_told_from_none(process_client, pause):
     from daskdml.cluster import check_workers
 
     client = process_client(1)
-    client.run(paused)
+    pause(client)
     with pytest.raises(RuntimeError, match="none of the 1 workers .* takes a task: 1 paused; .* memory"):
         check_workers(client, timeout=1.0)
 
 
 def wait_for_the_end():
     return Event("the end").wait(30)
-
-
-def paused(dask_worker):
-    from distributed.core import Status
-
-    # Dask would resume it at its next look at the memory.
-    dask_worker.memory_manager.memory_pause_fraction = False
-    dask_worker.status = Status.paused

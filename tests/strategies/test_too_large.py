@@ -94,18 +94,12 @@ def test_a_block_that_ends_its_worker_is_named(process_client, counted):
             SGDClassifier(max_iter=2).fit(X, y)
 
 
-def test_counting_labels_does_not_wait_for_paused_workers(process_client, monkeypatch):
+def test_counting_labels_does_not_wait_for_paused_workers(process_client, pause, monkeypatch):
     monkeypatch.setattr("daskdml.data._waiting.PATIENCE", 1.0)
     # It takes paused workers for none.
     monkeypatch.setattr("daskdml.linear_model._training.check_workers", lambda client: None)
     client = process_client(1)
-    client.run(paused)
+    pause(client)
     X = da.ones((800, 5), chunks=(100, 5))
     with pytest.raises(RuntimeError, match="every worker has been paused by Dask for 1 s"):
         SGDClassifier(max_iter=2).fit(X, da.arange(800, chunks=100) % 2)
-
-
-def paused(dask_worker):
-    from distributed.core import Status
-
-    dask_worker.status = Status.paused
