@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Milliseconds between looks at what has changed.
 _EVERY = 2000
 # Of the scheduler's time, what bringing an open page up to date may take.
-_SHARE = 0.005
+_SHARE = 0.004
 # Seconds that it is put off at most.
 _LATEST = 20.0
 _NEWEST = "newest"
