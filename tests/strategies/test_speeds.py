@@ -129,7 +129,7 @@ class Sleepy(LinearModel):
     slower = 8
 
     def train(self, state, block, order, active):
-        time.sleep(len(order) * 3e-5 * (1 if get_worker().name == 0 else self.slower))
+        time.sleep(len(order) * 6e-5 * (1 if get_worker().name == 0 else self.slower))
         return super().train(state, block, order, active)
 
 
@@ -168,7 +168,7 @@ def test_a_fast_worker_gets_more_rows_and_each_is_visited_once(fit, make):
     found = shares_of(clf)
     assert (found.loc[:3] == 0.5).all(axis=None)
     # 8/9 by the sleeps alone; what a clock takes besides brings it nearer to a half.
-    assert (found.loc[4:].max(axis=1) > 0.65).all()
+    assert (found.loc[4:].max(axis=1) > 0.75).all()
     # Once they fit they stay, but for one correction where the machine itself was slower for a while.
     assert len(found.loc[4:].drop_duplicates()) <= 2
     assert clf.history_.groupby("epoch")["rows"].sum().tolist() == [6400] * 7
@@ -198,5 +198,5 @@ def test_a_resumed_fit_has_the_shares_that_were_saved(fit, tmp_path):
     again = fit(Sleepy, SSP(2, n_replicas=2), resume=True, max_iter=8, **where)
     found = shares_of(again)
     assert found.index.tolist() == [7, 8]
-    assert (found == first.loc[6]).all(axis=None) and found.max(axis=None) > 0.65
+    assert (found == first.loc[6]).all(axis=None) and found.max(axis=None) > 0.75
     assert again.history_.groupby("epoch")["rows"].sum().tolist() == [6400] * 8
