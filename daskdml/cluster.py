@@ -11,9 +11,12 @@ import contextlib
 import gc
 import logging
 import os
+import platform
 import pydoc
+import sys
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
@@ -50,6 +53,13 @@ _embedded: Client | None = None
 # Clusters of the process this one was forked from. Their threads did not come along: closing them would wait
 # for an answer that never comes, and letting go of them would close them.
 _of_parent: list[Client] = []
+# Until 3.11.12 Python takes the stacks of all threads under a lock without which none begins or ends, and may collect
+# garbage meanwhile, which lets other threads run: now and then the whole process stands still for good
+# (python/cpython#106883). Dask's profiler takes them a hundred times a second while tasks run.
+_STACKS_ARE_SAFE = sys.version_info >= (3, 11, 12)
+_PROFILER = "distributed.worker.profile.enabled"
+_SETTINGS: dict[str, Any] = {} if _STACKS_ARE_SAFE else {_PROFILER: False}
+_warned_of: set[str] = set()
 
 
 def current_client() -> Client | None:
@@ -135,7 +145,7 @@ def local(
     memory_pause : float or False, default False
         The fraction of its limit at which a worker begins no more tasks (Dask's own default is 0.8). Off, because
         a fit keeps to its plan, and a process that idles above that mark with nothing to give back would never
-        begin a task again; a worker at 95 % is restarted all the same, and then has Dask's own setting.
+        begin a task again; a worker at 95 % is restarted all the same.
     gpus : bool or int, default False
         A worker for each GPU of this machine, or for the first so many, through ``dask_cuda.LocalCUDACluster`` (the
         extra ``gpu``); ``n_workers`` is then theirs to say. Unless said otherwise in ``kwargs``, workers that are
@@ -162,8 +172,13 @@ def local(
     if n_workers is not None and n_workers < 1:
         raise ValueError(f"n_workers must be at least 1, got {n_workers}")
     defaults = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:8787"}
-    # Workers take this over from the process that starts them. A client given no cluster owns the one it makes.
-    with dask.config.set({"distributed.worker.memory.pause": memory_pause}):
+    settings = {"distributed.worker.memory.pause": memory_pause} | _SETTINGS
+    # Workers take the settings over from the process that starts them. Those that a nanny starts again would have its
+    # settings of then, not of now, were they not given to it.
+    if kwargs.get("processes", True) and "worker_class" not in kwargs:
+        kwargs["config"] = settings | (kwargs.get("config") or {})
+    # A client given no cluster owns the one it makes.
+    with dask.config.set(settings):
         return Client(n_workers=n_workers or CPU_COUNT, memory_limit=memory_limit, **defaults | kwargs)
 
 
@@ -192,7 +207,7 @@ def _local_cuda(
     if given.get("rmm_pool_size"):
         environ = environ | {"NUMBA_CUDA_MEMORY_MANAGER": "rmm.allocators.numba"}
     settings = {"distributed.worker.memory.pause": memory_pause, "distributed.nanny.pre-spawn-environ": environ}
-    with dask.config.set(settings):
+    with dask.config.set(settings | _SETTINGS):
         cluster = LocalCUDACluster(**given)
         try:
             return _Owner(cluster)
@@ -361,16 +376,17 @@ _worker_logger = logging.getLogger("distributed.worker")
 
 
 def _start() -> Client:
-    cluster = _Embedded(
-        n_workers=CPU_COUNT,
-        threads_per_worker=1,
-        processes=False,
-        # Its workers share the process with the user's own arrays: pausing them would not free those.
-        memory_limit=0,
-        dashboard_address="127.0.0.1:0",
-        worker_dashboard_address="127.0.0.1:0",
-        silence_logs=logging.WARNING,
-    )
+    with dask.config.set(_SETTINGS):
+        cluster = _Embedded(
+            n_workers=CPU_COUNT,
+            threads_per_worker=1,
+            processes=False,
+            # Its workers share the process with the user's own arrays: pausing them would not free those.
+            memory_limit=0,
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=logging.WARNING,
+        )
     try:
         client = Client(cluster, set_as_default=False)
         _worker_logger.addFilter(_raised_anyway)
@@ -472,6 +488,8 @@ def _states(workers: dict[str, Any]) -> str:
 def check_workers(client: Client, timeout: float = 30.0) -> None:
     """Raise RuntimeError unless the cluster has workers, and every one this version of daskdml.
 
+    Warns, once for each cluster, where an old Python and Dask's profiler may bring a process to a standstill.
+
     Parameters
     ----------
     client : Client
@@ -507,3 +525,26 @@ def check_workers(client: Client, timeout: float = 30.0) -> None:
             raise RuntimeError(
                 f"worker {address} has daskdml {version} but this process {__version__}; install the same on both"
             )
+    _warn_of_profiler(client)
+
+
+def _profiled_unsafely(dask_worker: Any) -> str | None:
+    """The version of Python where Dask's profiler may bring this process to a standstill."""
+    profiled = not _STACKS_ARE_SAFE and "profile" in dask_worker.periodic_callbacks
+    return platform.python_version() if profiled else None
+
+
+def _warn_of_profiler(client: Client) -> None:
+    address = client.scheduler.address if client.scheduler else None
+    if address is None or address in _warned_of:
+        return
+    _warned_of.add(address)
+    versions = {version for version in client.run(_profiled_unsafely, on_error="ignore").values() if version}
+    if versions:
+        warnings.warn(
+            f"workers of the scheduler at {address} run Python {', '.join(sorted(versions))}, where Dask's profiler "
+            "can bring a process to a standstill (python/cpython#106883): use Python 3.11.12 or later, or set "
+            f"{_PROFILER} to False in Dask's configuration of the workers",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -28,7 +28,17 @@ def pytest_configure(config):
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     config.stash[_scratch] = tempfile.tempdir = tempfile.mkdtemp(prefix="daskdml-tests-")
     os.environ["TMPDIR"] = tempfile.tempdir
+    _no_profiler()
     _fork_workers()
+
+
+def _no_profiler():
+    """Dask's profiler brings a process of some Pythons to a standstill now and then: see ``daskdml.cluster``."""
+    import dask
+
+    # Clusters of these processes, and of those that tests start.
+    os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"
+    dask.config.set({"distributed.worker.profile.enabled": False})
 
 
 def _fork_workers():
