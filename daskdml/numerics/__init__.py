@@ -1,6 +1,7 @@
 """Losses, penalties, schedules and the compiled kernels: arrays in, arrays out. No Dask."""
 
 from daskdml.numerics._adaptive import train_rows_adaptive
+from daskdml.numerics._compiled import kernel
 from daskdml.numerics._descent import Descent, Plan, begun, moved, trial
 from daskdml.numerics._epochs import Patience, train_epochs
 from daskdml.numerics._gradient import (
@@ -97,6 +98,7 @@ __all__ = [
     "gradient_settings",
     "init_state",
     "is_plain",
+    "kernel",
     "lassos",
     "loss_and_gradient",
     "moved",

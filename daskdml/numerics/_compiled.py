@@ -18,6 +18,8 @@ from typing import Any
 
 from numba import njit
 
+from daskdml.numerics._kept import KeptKernel
+
 # A part of kernels, for compiled code only.
 part = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 inner_part = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
@@ -30,9 +32,9 @@ def kernel(function: Callable[..., Any]) -> Any:
     compiled = _kernel(function)
     # Numba asks only whether the file of the kernel itself has changed. Its parts come from other files: after an
     # upgrade that touches those alone, the machine code of the old version would go on running.
-    kept = getattr(compiled._cache, "_cache_file", None)
-    if kept is not None:
-        kept._source_stamp = (kept._source_stamp, _sources())
+    file = getattr(compiled._cache, "_cache_file", None)
+    if file is not None:
+        compiled._cache._cache_file = KeptKernel.of(file, _sources())
     return compiled
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from numba import njit
+
+from daskdml.numerics import kernel
 
 _NO_KEYS = np.empty(0, dtype=np.int64)
 
@@ -263,7 +264,7 @@ def _as_kernel_input(values: np.ndarray, keys: np.ndarray | None, update: np.nda
 
 # One pass over the keys: as NumPy expressions each would walk an 8 MB table some ten times. An update without any
 # key does nothing whether it is dense or sparse, so that an empty array can stand for "all keys".
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _momentum(w, velocity, keys, grad, lr, momentum, nesterov):
     sparse = len(keys) > 0
     for j in range(len(grad)):
@@ -274,7 +275,7 @@ def _momentum(w, velocity, keys, grad, lr, momentum, nesterov):
         w[i] -= lr * (g + momentum * v if nesterov else v)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _adagrad(w, sum_sq, keys, grad, lr, eps):
     sparse = len(keys) > 0
     for j in range(len(grad)):
@@ -284,7 +285,7 @@ def _adagrad(w, sum_sq, keys, grad, lr, eps):
         w[i] -= lr * g / (np.sqrt(sum_sq[i]) + eps)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _adam(w, first, second, steps, keys, grad, lr, beta1, beta2, eps):
     sparse = len(keys) > 0
     # Most keys of an update have been touched equally often: their powers need not be taken anew.
@@ -302,7 +303,7 @@ def _adam(w, first, second, steps, keys, grad, lr, beta1, beta2, eps):
         w[i] -= lr * (first[i] / correction1) / (np.sqrt(second[i] / correction2) + eps)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _ftrl(w, z, n, keys, grad, alpha, beta, l1, l2):
     sparse = len(keys) > 0
     for j in range(len(grad)):
