@@ -7,6 +7,7 @@ import numpy as np
 from numba import config
 from scipy.sparse import csr_matrix
 
+from daskdml import BSP
 from daskdml.linear_model import SGDClassifier
 
 # Rates with every penalty; the running mean beside a penalty that shrinks so fast that factors are written back.
@@ -20,6 +21,8 @@ CASES = [
     {"loss": "multinomial", "alpha": 0.3, "eta0": 0.3},
     {"loss": "multinomial", "learning_rate": "adagrad"},
     {"batch_size": 7, "eta0": 0.1},
+    {"strategy": BSP(1, rounds_per_epoch=3), "learning_rate": "normalized"},
+    {"strategy": BSP(1, rounds_per_epoch=3), "loss": "multinomial", "learning_rate": "adagrad"},
     {"strategy": "full_batch", "loss": "modified_huber"},
     {"strategy": "full_batch", "loss": "multinomial"},
     {"strategy": "full_batch", "penalty": "l1"},
