@@ -38,6 +38,8 @@ class Batch:
 
     def submit(self, wanted: list[TaskRef]) -> list[Future]:
         """Send them all; returns the futures of those that are ``wanted``, on which all others have to depend."""
+        if not wanted:
+            return []
         names = {place: f"layer-{n}" for n, place in enumerate(self._layers)}
         graph = HighLevelGraph(
             {

@@ -5,6 +5,13 @@ an epoch the driver takes the agreed state and starts the next one from its own 
 reaches back beyond its epoch, so the scheduler forgets finished epochs, and a lost worker costs at most one
 epoch's recomputation. Tasks are pure, so what Dask runs again gives the same bits.
 
+Few replicas with few parameters do not wait, between rounds, for a task that agrees: each agrees by itself, on the same
+bits, at the start of its next round, and so does the driver. So a round waits for one message to the scheduler and one
+to a worker, not for two of each.
+
+What replicas need in every round goes to the cluster once, as the results of tasks: model and strategy, and for each
+replica the recipes of its blocks, which are kilobytes each.
+
 Where epochs are short, what is between them is a good part of the whole: the way of the parameters to the driver and
 back takes 20 ms, and 60 where they are 4 MB. So the next epoch is sent while one is under way, as a continuation of
 its tasks, and is let go of where the driver decides otherwise at the end. Then a graph reaches back over a few epochs.
@@ -18,7 +25,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -43,6 +50,8 @@ logger = logging.getLogger("daskdml")
 
 # Fan-in of the tree of means: enough that a few replicas meet in one task.
 _FAN_IN = 8
+# So many replicas agree each by itself: they take what all others brought, of this size in all.
+_EACH_REPLICAS, _EACH_BYTES = 4, 2**18
 # Rounds of an epoch that are sent in one message: the first begins before the last is planned.
 _ROUNDS = 32
 # Parameters up to this size, in all tasks that begin with them together, travel with the tasks.
@@ -67,12 +76,20 @@ class _Begun:
 
     rounds: list[list[Work]]
     active: np.ndarray
-    ends: list[Future]
-    reports: list[Future]
     # How many before it were sent ahead, one after another.
-    chain: int
+    chain: int = 0
+    # Of each round what was agreed on, and, but for the last round, the report of that.
+    ends: list[Future] = field(default_factory=list)
+    reports: list[Future] = field(default_factory=list)
+    # Instead of these, what each replica brought to each round, where each agrees by itself.
+    brought: list[list[Future]] = field(default_factory=list)
     # Known once the epoch before is over.
     agreed: Agreed | None = None
+
+    @property
+    def futures(self) -> list[Future]:
+        """Of all its tasks."""
+        return [*self.ends, *self.reports, *(future for futures in self.brought for future in futures)]
 
     def is_next(self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray) -> bool:
         return self.agreed is agreed and self.rounds is rounds and np.array_equal(self.active, active)
@@ -108,9 +125,12 @@ class DaskRunner:
         self.job = client.submit(_tasks.carry, self._local_job, pure=False)
         self._count = 0
         self._homes: dict[int, str] = {}
+        # For each replica, of which blocks it has the recipes, and the future of them.
+        self._recipes: dict[int, tuple[set[int], Future | TaskRef]] = {}
         self._latest: Any = None
         self._begun: _Begun | None = None
         self._seconds = float("inf")
+        self._state_bytes = 0
         self._pools: Any = None
         self.on_loss: Callable[[str], None] = nobody_told
 
@@ -157,21 +177,18 @@ class DaskRunner:
         """Summed validation statistics of all replicas."""
         nobody = np.ones(0, dtype=bool)
         # What the strategy remembers trains, and does not predict.
-        batch, start = Batch(self.client), self._start(Agreed(agreed.state), len(works))
+        batch, start = self._batch([works]), self._start(Agreed(agreed.state), len(works))
         found: list[np.ndarray | None] = []
         tasks: list[TaskRef] = []
         for work in works:
             for segment in [work] if self._whole else segments(work):
-                task, inputs = self._assign(segment, nobody), self._inputs(segment)
-                tasks.append(
-                    self._add(batch, "evaluate", _tasks.evaluate, self.job, start, task, *inputs, home=work.replica)
-                )
+                tasks.append(self._add_task(batch, "evaluate", _tasks.evaluate, start, segment, nobody))
                 if not self._whole:
                     # The inputs of one segment at a time.
-                    found.append(self._gather(*batch.submit(tasks)))
+                    found.append(self._gather(*self._submit(batch, tasks)))
                     batch, tasks = Batch(self.client), []
         if tasks:
-            found += [self._gather(future) for future in batch.submit(tasks)]
+            found += [self._gather(future) for future in self._submit(batch, tasks)]
         kept = [f for f in found if f is not None]
         return sum(kept[1:], kept[0]) if kept else None
 
@@ -183,7 +200,7 @@ class DaskRunner:
             # Its tasks would be in the way of the next fit's.
             self._begun = None
             with contextlib.suppress(Exception):
-                wait(begun.ends, timeout=_AHEAD_PATIENCE)
+                wait(begun.futures, timeout=_AHEAD_PATIENCE)
         try:
             self.client.run(release_cache, self.data.token, self._lease, on_error="ignore")
         except (OSError, TimeoutError, ValueError) as error:
@@ -200,21 +217,32 @@ class DaskRunner:
         if self.strategy.agrees_here:
             with self._blas_alone():
                 return self._agreeing_here(agreed, rounds, active, on_round)
+        self._state_bytes = sum(np.asarray(a).nbytes for a in agreed.state)
         begun, self._begun = self._begun, None
         if begun is None or not begun.is_next(agreed, rounds, active):
             n_replicas = max(len(works) for works in rounds)
             self._homes = settled(self._homes, n_replicas, self._threads())
             now = self._start(agreed, n_replicas)
-            begun = _Begun(rounds, active, [], [], 0)
+            begun = _Begun(rounds, active)
             # Let go of once this epoch is under way: a message of what is no longer wanted would hold up its own.
-            before, self._latest = self._latest, (begun.ends, begun.reports) if isinstance(now, Agreed) else None
+            before, self._latest = self._latest, begun if isinstance(now, Agreed) else None
             stopped = self._send(begun, now, on_round)
             del before
             if stopped is not None:
                 return stopped, True
-        if coming is not None and self._goes_ahead(agreed, begun, coming):
-            self._begun = _Begun(coming, active, [], [], begun.chain + 1)
-            self._send(self._begun, begun.ends[-1], on_round)
+        if coming is not None and self._goes_ahead(begun, coming):
+            self._begun = _Begun(coming, active, begun.chain + 1)
+            self._send(self._begun, begun.brought[-1] if begun.brought else begun.ends[-1], on_round)
+        if begun.brought:
+            for futures in begun.brought:
+                agreed = self._agreed_by_each(agreed, futures, active)
+                try:
+                    on_round(agreed.report, partial(Agreed, agreed.state, agreed.memory, agreed.report))
+                except StopTraining:
+                    return agreed, True
+            if self._begun is not None:
+                self._begun.agreed = agreed
+            return agreed, False
         if self._whole:
             # The last round has no report: what was agreed on in it comes whole.
             if (stopped := self._tell(zip(begun.ends, begun.reports, strict=False), on_round)) is not None:
@@ -232,18 +260,19 @@ class DaskRunner:
         self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round: OnRound
     ) -> tuple[Agreed, bool]:
         """Rounds whose sums come to the driver, which makes the step: one is sent when the last is over."""
-        for works in rounds:
+        for number, works in enumerate(rounds):
             self._homes = settled(self._homes, len(works), self._threads())
             now = self._start(self.strategy.sent(self._local_job.model, agreed), len(works))
             if self._whole:
-                batch = Batch(self.client)
+                batch = self._batch(rounds if number == 0 else [works])
                 partials: list[Any] = [self._add_work(batch, now, work, active, None) for work in works]
             else:
+                self._submit(self._batch([works]), [])
                 batch, partials = self._segmented(now, works, active)
             while len(partials) > 1:
                 partials = self._combined(batch, partials)
             # A future that was made already is not of this batch.
-            (total,) = batch.submit(partials) if isinstance(partials[0], TaskRef) else partials
+            (total,) = self._submit(batch, partials) if isinstance(partials[0], TaskRef) else partials
             found = self._gather(total)
             began = time.perf_counter()
             agreed = self.strategy.agree(self._local_job.model, agreed, found, active)
@@ -268,13 +297,25 @@ class DaskRunner:
             self._pools = ThreadpoolController()
         return self._pools.limit(limits=1, user_api="blas")
 
-    def _send(self, begun: _Begun, now: Future | Agreed, on_round: OnRound) -> Agreed | None:
-        """Submit the rounds of an epoch that begins with ``now``; see :meth:`_tell` for what is returned."""
+    def _send(self, begun: _Begun, now: Future | Agreed | list[Future], on_round: OnRound) -> Agreed | None:
+        """Submit the rounds of an epoch that begins with ``now``, or with what each replica brought to the one before.
+
+        See :meth:`_tell` for what is returned.
+        """
         rounds = begun.rounds
+        if isinstance(now, list) or self._each_agrees(rounds):
+            for at in range(0, len(rounds), _ROUNDS):
+                some = rounds[at : at + _ROUNDS]
+                begun.brought += self._submit_each(self._batch(rounds if at == 0 else some), now, some, begun.active)
+                now = begun.brought[-1]
+            return None
         for at in range(0, len(rounds), self._rounds_at_once):
             some = rounds[at : at + self._rounds_at_once]
             last = at + len(some) == len(rounds)
-            found = self._submit_rounds(now, some, begun.active, last)
+            batch = self._batch(rounds if at == 0 else some)
+            if not self._whole:
+                self._submit(batch, [])
+            found = self._submit_rounds(batch, now, some, begun.active, last)
             begun.ends += found[: len(some)]
             begun.reports += found[len(some) :]
             now = begun.ends[-1]
@@ -286,14 +327,43 @@ class DaskRunner:
                     return stopped
         return None
 
-    def _goes_ahead(self, agreed: Agreed, begun: _Begun, coming: list[list[Work]]) -> bool:
+    def _each_agrees(self, rounds: list[list[Work]]) -> bool:
+        """Whether each replica sees by itself to what is agreed on at the end of these rounds."""
+        n_replicas = max(len(works) for works in rounds)
+        return self._whole and n_replicas <= _EACH_REPLICAS and 2 * n_replicas * self._state_bytes <= _EACH_BYTES
+
+    def _submit_each(
+        self, batch: Batch, now: Future | Agreed | list[Future], rounds: list[list[Work]], active: np.ndarray
+    ) -> list[list[Future]]:
+        """Send rounds ahead: the futures of what each replica brings to each."""
+        added: list[list[TaskRef]] = []
+        known: Any = now
+        for works in rounds:
+            if isinstance(known, list):
+                first, *others = known
+                given = len(others), *others
+                known = [self._add_task(batch, "work", _tasks.go_on, first, work, active, *given) for work in works]
+            else:
+                known = [self._add_task(batch, "work", _tasks.set_out, known, work, active) for work in works]
+            added.append(known)
+        found = iter(self._submit(batch, [ref for refs in added for ref in refs]))
+        return [[next(found) for _ in refs] for refs in added]
+
+    def _agreed_by_each(self, agreed: Agreed, futures: list[Future], active: np.ndarray) -> Agreed:
+        """What the replicas agree on, each by itself, after a round that began with ``agreed``."""
+        for future in futures:
+            self._gather_ready(future)
+        brought = self.client.gather(futures)
+        return _tasks.agree(self._local_job, agreed, active, *(b.partial for b in brought))
+
+    def _goes_ahead(self, begun: _Begun, coming: list[list[Work]]) -> bool:
         """Whether the next epoch is sent now."""
         return (
             self._whole
             and len(coming) <= _ROUNDS
             and self._seconds < _AHEAD_SECONDS
             and begun.chain < _AHEAD_CHAIN
-            and sum(np.asarray(a).nbytes for a in agreed.state) <= _AHEAD_BYTES
+            and self._state_bytes <= _AHEAD_BYTES
         )
 
     def _tell(self, rounds: Iterable[tuple[Future, Future]], on_round: OnRound) -> Agreed | None:
@@ -310,10 +380,9 @@ class DaskRunner:
         return _ROUNDS if self._whole else 1
 
     def _submit_rounds(
-        self, now: Future | Agreed, rounds: list[list[Work]], active: np.ndarray, last: bool
+        self, batch: Batch, now: Future | Agreed, rounds: list[list[Work]], active: np.ndarray, last: bool
     ) -> list[Future]:
         """Send rounds ahead: the futures of what is agreed on in each, then of its reports but for the ``last`` one."""
-        batch = Batch(self.client)
         ends: list[TaskRef] = []
         reports: list[TaskRef] = []
         known: Future | TaskRef | Agreed = now
@@ -327,7 +396,7 @@ class DaskRunner:
             # What is agreed on at an epoch's end comes whole.
             if not last or len(ends) < len(rounds):
                 reports.append(self._add(batch, "report", _tasks.report_of, known))
-        return batch.submit(ends + reports)
+        return self._submit(batch, ends + reports)
 
     def _segmented(self, now: Future | Agreed, works: list[Work], active: np.ndarray) -> tuple[Batch, list[Any]]:
         """Replicas whose blocks the scheduler makes: a chain of tasks, a window of blocks each, one window ahead.
@@ -348,7 +417,7 @@ class DaskRunner:
                 del left[:count]
             if not any(waiting.values()):
                 return batch, [last[w.replica] for w in works]
-            for (replica, _), future in zip(added, batch.submit([ref for _, ref in added]), strict=True):
+            for (replica, _), future in zip(added, self._submit(batch, [ref for _, ref in added]), strict=True):
                 last[replica] = future
                 running[replica].append(future)
             self._wait([f for futures in running.values() for f in futures], "FIRST_COMPLETED")
@@ -383,9 +452,50 @@ class DaskRunner:
                 trouble(self.client, _PATIENCE) or "the cluster takes no data: look at its workers' logs"
             ) from None
 
+    def _batch(self, rounds: list[list[Work]]) -> Batch:
+        """A batch with which each replica gets the recipes of blocks that it visits in these rounds and has not got."""
+        batch = Batch(self.client)
+        wanted: dict[int, set[int]] = {}
+        for works in rounds:
+            for work in works:
+                wanted.setdefault(work.replica, set()).update(work.blocks)
+        for replica, indices in wanted.items():
+            known, _ = self._recipes.get(replica, (set(), None))
+            if replica not in self._recipes or not indices <= known:
+                indices |= known
+                recipes = {index: self.data.recipes[index] for index in sorted(indices)}
+                blocks = Blocks(recipes, {}, self.cache, self.plan, self.device)
+                # Where all workers are lost, Dask never again runs a task that is ready and preferred on one of them.
+                # What waits for a task without preference becomes ready when that has run: when there is a worker.
+                task = self._add(batch, "recipes", _tasks.carry, blocks, self.job, home=replica)
+                self._recipes[replica] = indices, task
+        return batch
+
+    def _submit(self, batch: Batch, wanted: list[TaskRef]) -> list[Future]:
+        """Send a batch; the recipes that go with it are kept for the next ones."""
+        fresh = {replica: ref for replica, (_, ref) in self._recipes.items() if isinstance(ref, TaskRef)}
+        found = batch.submit([*wanted, *fresh.values()])
+        for replica, future in zip(fresh, found[len(wanted) :], strict=True):
+            self._recipes[replica] = self._recipes[replica][0], future
+        return found[: len(wanted)]
+
     def _add_work(self, batch: Batch, now: Any, work: Work, active: np.ndarray, before: Any) -> TaskRef:
-        task, inputs = self._assign(work, active), self._inputs(work)
-        return self._add(batch, "work", _tasks.work, self.job, now, task, before, *inputs, home=work.replica)
+        return self._add_task(batch, "work", _tasks.work, now, work, active, before)
+
+    def _add_task(
+        self,
+        batch: Batch,
+        what: str,
+        function: Callable[..., Any],
+        now: Any,
+        work: Work,
+        active: np.ndarray,
+        *args: Any,
+    ) -> TaskRef:
+        """A task of one replica with blocks of its own."""
+        _, recipes = self._recipes[work.replica]
+        given = (self.job, recipes, now, _tasks.Assignment(work, active), *args, *self._inputs(work))
+        return self._add(batch, what, function, *given, home=work.replica)
 
     def _add(
         self, batch: Batch, what: str, function: Callable[..., Any], *args: Any, home: int | None = None
@@ -395,10 +505,6 @@ class DaskRunner:
         # Listeners are to hear of a round before the next ones, which are at the scheduler already, are done.
         name = f"daskdml-{what}-{self._names}-{self._count}"
         return batch.add(name, function, *args, worker=worker, urgent=what == "report")
-
-    def _assign(self, work: Work, active: np.ndarray) -> _tasks.Assignment:
-        recipes = {block: self.data.recipes[block] for block in work.blocks}
-        return _tasks.Assignment(work, Blocks(recipes, {}, self.cache, self.plan, self.device), active)
 
     def _inputs(self, work: Work) -> list[Future]:
         if self.data.self_contained:
@@ -415,6 +521,7 @@ class DaskRunner:
                 raise RuntimeError(found)
             time.sleep(0.5)
         self.data.forget_lost()
+        self._recipes.clear()
         self.job = self.client.submit(_tasks.carry, self._local_job, pure=False)
 
     def _gather(self, future: Future) -> Any:

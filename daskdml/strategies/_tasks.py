@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -27,37 +27,58 @@ class Job:
 
 
 class Assignment:
-    """The work of one task with the recipes it needs; opaque, so that Dask takes no key in it for a dependency."""
+    """The work of one task; opaque, so that Dask takes nothing in it for a dependency."""
 
-    def __init__(self, work: Work, blocks: Blocks, active: np.ndarray):
+    def __init__(self, work: Work, active: np.ndarray):
         self.work = work
-        self.blocks = blocks
         self.active = active
 
-    def with_inputs(self, inputs: tuple[Any, ...]) -> Blocks:
+    def with_inputs(self, blocks: Blocks, inputs: tuple[Any, ...]) -> Blocks:
         """The blocks, their inputs filled in: ``inputs`` come block after block, as the recipes want them."""
         if not inputs:
-            return self.blocks
+            return blocks
         found, at = {}, 0
         for block in self.work.blocks:
-            wanted = len(self.blocks.recipes[block].given)
+            wanted = len(blocks.recipes[block].given)
             found[block] = inputs[at : at + wanted]
             at += wanted
-        return replace(self.blocks, inputs=found)
+        return replace(blocks, inputs=found)
 
 
-def carry(job: Any) -> Any:
+def carry(what: Any, *after: Any) -> Any:
     """What other tasks need, as the result of a task: where it is lost, the scheduler has it made again.
 
     Scattered data are lost for good with their worker, and sending them to every worker waits for one that dies.
+    ``after`` is there to be waited for.
     """
-    return job
+    return what
 
 
-def work(job: Job, agreed: Agreed, assignment: Assignment, before: Partial | None, *inputs: Any) -> Partial:
+def work(
+    job: Job, blocks: Blocks, agreed: Agreed, assignment: Assignment, before: Partial | None, *inputs: Any
+) -> Partial:
     """One replica's part of a round, or a segment of it."""
-    blocks = assignment.with_inputs(inputs)
-    return job.strategy.work(job.model, agreed, assignment.work, assignment.active, blocks, before)
+    given = assignment.with_inputs(blocks, inputs)
+    return job.strategy.work(job.model, agreed, assignment.work, assignment.active, given, before)
+
+
+@dataclass(frozen=True, eq=False)
+class Brought:
+    """What a replica brings to a round at whose end each agrees by itself, with what the round began with."""
+
+    before: Agreed
+    partial: Partial
+
+
+def set_out(job: Job, blocks: Blocks, agreed: Agreed, assignment: Assignment, *inputs: Any) -> Brought:
+    """One replica's part of a round, where what was agreed on is given."""
+    return Brought(Agreed(agreed.state, agreed.memory), work(job, blocks, agreed, assignment, None, *inputs))
+
+
+def go_on(job: Job, blocks: Blocks, first: Brought, assignment: Assignment, n_others: int, *given: Any) -> Brought:
+    """One replica's part of a round, from what all brought to the one before: ``first`` and so many of ``given``."""
+    agreed = agree(job, first.before, assignment.active, first.partial, *(b.partial for b in given[:n_others]))
+    return set_out(job, blocks, agreed, assignment, *given[n_others:])
 
 
 def combine(job: Job, *partials: Partial) -> Partial:
@@ -77,6 +98,6 @@ def report_of(agreed: Agreed) -> Report:
     return agreed.report
 
 
-def evaluate(job: Job, agreed: Agreed, assignment: Assignment, *inputs: Any) -> np.ndarray | None:
+def evaluate(job: Job, blocks: Blocks, agreed: Agreed, assignment: Assignment, *inputs: Any) -> np.ndarray | None:
     """One replica's validation statistics."""
-    return evaluate_pieces(job.model, agreed.state, assignment.work, assignment.with_inputs(inputs))
+    return evaluate_pieces(job.model, agreed.state, assignment.work, assignment.with_inputs(blocks, inputs))

@@ -67,8 +67,8 @@ def held():
 
 def test_so_are_those_over_chunks_that_threads_of_this_process_hold(client, monkeypatch, sent):
     tasks = []
-    add = _dask.DaskRunner._add_work
-    monkeypatch.setattr(_dask.DaskRunner, "_add_work", lambda self, *args: tasks.append(1) or add(self, *args))
+    add = _dask.DaskRunner._add_task
+    monkeypatch.setattr(_dask.DaskRunner, "_add_task", lambda self, *args: tasks.append(1) or add(self, *args))
     given, params = held(), {"strategy": Averaging(2), "max_iter": 6}
     at_once = fitted(given, **params)
     assert any(sent) and len(tasks) == 2 * 6
