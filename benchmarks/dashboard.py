@@ -1,6 +1,8 @@
 """What the page of a fit costs: fits with nobody told, with the page there, and with the page open.
 
-They take turns, so that each fit has a neighbour of the other kinds; the ratio is the median over these neighbours.
+They take turns, so that each fit has a neighbour of the other kinds; the ratio is the median over these neighbours. And
+one long fit has the page opened and closed again every few epochs: neighbours of a few seconds, with the same processes
+and caches, whose ratios differ by less.
 An open page is a session with the scheduler that gets all a browser gets and draws nothing: what a browser on another
 machine is for the cluster. Workers are processes of one thread, which sleep where they would compute: they stand for
 other machines, where computing ones would differ by a tenth on two cores that driver, scheduler and workers share. The
@@ -14,8 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,10 +33,14 @@ from benchmarks._measure import keep, median, spread, table
 from daskdml import SSP, Averaging
 from daskdml.cluster import local
 from daskdml.linear_model import SGDClassifier
+from daskdml.monitor import Callback, StopTraining
 from daskdml.monitor.dashboard import DashboardPlugin, _page, _sender
 from daskdml.monitor.dashboard._store import FitStore
 
 OFF, ON, OPEN = "nobody told", "page there", "page open"
+# Epochs that are counted between opening and closing. Those in which a browser connects, and is sent all there is, are
+# not, nor is the one after.
+SPAN = 4
 N_WORKERS, COLUMNS, N_BLOCKS = 2, 20, 32
 # A clock of 5,000 rows takes 10 ms.
 ROW_SECONDS = 2e-6
@@ -40,18 +48,19 @@ ROW_SECONDS = 2e-6
 
 @dataclass(frozen=True)
 class Size:
-    """Rows, epochs and how often the three take turns."""
+    """Rows, epochs, how often the three take turns, and how often the page is opened within a fit."""
 
     rows: int
     epochs: int
     repeats: int
+    openings: int
 
 
 def run(full: bool = False) -> None:
-    size = Size(400_000, 20, 12) if full else Size(80_000, 2, 2)
+    size = Size(400_000, 20, 4, 20) if full else Size(80_000, 2, 2, 2)
     strategies = {"averaging": Averaging(N_WORKERS, rounds_per_epoch=4), "ssp": SSP(3, N_WORKERS, clock_rows=5_000)}
     figures: dict[str, Any] = {}
-    rows = []
+    rows, within = [], []
     with local(N_WORKERS, dashboard_address="127.0.0.1:0") as client:
         X, y = data(size.rows)
         client.register_plugin(DashboardPlugin())
@@ -69,6 +78,13 @@ def run(full: bool = False) -> None:
                     [name, side, spread(seconds[side]), f"{median(ratios):.3f}", added, f"{share:.2f} %", events]
                 )
                 print(*rows[-1], sep=", ", flush=True)
+            epochs = opened_and_closed(client, strategy, X, y, size)
+            ratios = epoch_ratios(epochs)
+            figures[name] |= {"epochs": epochs, "epoch_ratios": ratios}
+            error = statistics.stdev(ratios) / len(ratios) ** 0.5
+            mean = f"{statistics.mean(ratios):.3f} ± {error:.3f}"
+            within.append([name, *(spread(epochs[side]) for side in (ON, OPEN)), f"{median(ratios):.3f}", mean])
+            print(*within[-1], sep=", ", flush=True)
     headings = [
         "strategy",
         "",
@@ -78,7 +94,8 @@ def run(full: bool = False) -> None:
         "of them in the page's code",
         "events",
     ]
-    keep("dashboard", figures, table(headings, rows), full)
+    inner = ["one fit", "seconds of an epoch, page there", "page open", "ratio", "mean of the ratios"]
+    keep("dashboard", figures, table(headings, rows) + "\n\n" + table(inner, within), full)
 
 
 def rest() -> None:
@@ -152,6 +169,58 @@ def turns(
     return seconds, inside, busy, events
 
 
+class Visits(Callback):
+    """Opens the page for every other span of a fit, and notes how long the epochs of each span take."""
+
+    def __init__(self, link: str, openings: int):
+        self.link, self.openings = link, openings
+        self.spans: list[tuple[str, list[float]]] = [(ON, [])]
+        self._session: _Session | None = None
+        self._began: float | None = None
+
+    def on_epoch_end(self, event: Any) -> None:
+        now = time.perf_counter()
+        side, seconds = self.spans[-1]
+        if self._began is not None:
+            seconds.append(now - self._began)
+        if len(seconds) == SPAN:
+            if len(self.spans) == 2 * self.openings + 1:
+                raise StopTraining
+            self._toggle()
+            self.spans.append((ON if side == OPEN else OPEN, []))
+            self._began = None
+        else:
+            # Nobody waits here: the replicas of some strategies go on meanwhile, and epochs would be there at once.
+            connected = self._session is None or self._session.is_connected()
+            self._began = time.perf_counter() if connected else None
+
+    def _toggle(self) -> None:
+        if self._session is None:
+            self._session = _Session(self.link)
+        else:
+            self._session.close()
+            self._session = None
+
+    def on_fit_end(self, event: Any) -> None:
+        if self._session is not None:
+            self._toggle()
+
+
+def opened_and_closed(client: Any, strategy: Any, X: Any, y: Any, size: Size) -> dict[str, list[float]]:
+    """The mean seconds of an epoch, page there and page open, span by span of one fit; it begins and ends without."""
+    visits = Visits(f"{client.dashboard_link.removesuffix('/status')}/daskdml", size.openings)
+    params = {"strategy": strategy, "max_iter": 100_000, "tol": None, "random_state": 0, "callbacks": [visits]}
+    with dask.config.set({"daskdml.dashboard": True}):
+        SGDClassifier(**params).fit(X, y)
+    return {side: [statistics.mean(seconds) for of, seconds in visits.spans if of == side] for side in (ON, OPEN)}
+
+
+def epoch_ratios(epochs: dict[str, list[float]]) -> list[float]:
+    """Each span with the page open, of the mean of the spans before and after it."""
+    closed = epochs[ON]
+    return [2 * mean / (closed[k] + closed[k + 1]) for k, mean in enumerate(epochs[OPEN])]
+
+
 # Gets what a browser gets, until it is stopped; says when it is connected. It stands for another machine: here it only
 # works where nobody else does.
 _SESSION = """
@@ -166,17 +235,41 @@ while session.connected:
 """
 
 
+class _Session:
+    """The page, open elsewhere till it is closed; ``connected`` is set when it is."""
+
+    def __init__(self, link: str):
+        self.connected = threading.Event()
+        self._process = subprocess.Popen([sys.executable, "-c", _SESSION, link], stdout=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        if self._process.stdout.readline().strip():
+            self.connected.set()
+
+    def is_connected(self) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError("the session with the page has ended")
+        return self.connected.is_set()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._reader.join()
+        self._process.wait()
+
+
 @contextlib.contextmanager
 def session(link: str) -> Iterator[None]:
     """The page, open elsewhere."""
-    with subprocess.Popen([sys.executable, "-c", _SESSION, link], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            if not process.stdout.readline().strip():
-                raise RuntimeError(f"no page at {link}")
-            yield
-        finally:
-            process.kill()
+    opened = _Session(link)
+    try:
+        if not opened.connected.wait(60):
+            raise RuntimeError(f"no page at {link}")
+        yield
+    finally:
+        opened.close()
 
 
 CAPTION = "seconds of each fit beside its neighbour with nobody told"
