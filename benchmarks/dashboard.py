@@ -38,9 +38,9 @@ from daskdml.monitor.dashboard import DashboardPlugin, _page, _sender
 from daskdml.monitor.dashboard._store import FitStore
 
 OFF, ON, OPEN = "nobody told", "page there", "page open"
-# Epochs that are counted between opening and closing. Those in which a browser connects, and is sent all there is, are
-# not, nor is the one after.
-SPAN = 4
+# Epochs that are counted between opening and closing. Those while a browser connects, and is sent all there is, are not
+# (a page is made once, which takes the scheduler a second or two), nor are those of so many seconds afterwards.
+SPAN, SETTLING = 4, 3.0
 N_WORKERS, COLUMNS, N_BLOCKS = 2, 20, 32
 # A clock of 5,000 rows takes 10 ms.
 ROW_SECONDS = 2e-6
@@ -57,7 +57,7 @@ class Size:
 
 
 def run(full: bool = False) -> None:
-    size = Size(400_000, 20, 4, 20) if full else Size(80_000, 2, 2, 2)
+    size = Size(400_000, 20, 3, 16) if full else Size(80_000, 2, 2, 2)
     strategies = {"averaging": Averaging(N_WORKERS, rounds_per_epoch=4), "ssp": SSP(3, N_WORKERS, clock_rows=5_000)}
     figures: dict[str, Any] = {}
     rows, within = [], []
@@ -176,6 +176,7 @@ class Visits(Callback):
         self.link, self.openings = link, openings
         self.spans: list[tuple[str, list[float]]] = [(ON, [])]
         self._session: _Session | None = None
+        self._settled: float | None = None
         self._began: float | None = None
 
     def on_epoch_end(self, event: Any) -> None:
@@ -188,11 +189,11 @@ class Visits(Callback):
                 raise StopTraining
             self._toggle()
             self.spans.append((ON if side == OPEN else OPEN, []))
-            self._began = None
-        else:
+            self._settled = self._began = None
+        elif self._session is None or self._session.is_connected():
             # Nobody waits here: the replicas of some strategies go on meanwhile, and epochs would be there at once.
-            connected = self._session is None or self._session.is_connected()
-            self._began = time.perf_counter() if connected else None
+            self._settled = self._settled or now + SETTLING
+            self._began = time.perf_counter() if now >= self._settled else None
 
     def _toggle(self) -> None:
         if self._session is None:
