@@ -45,7 +45,9 @@ def picture(figures: dict[str, Any]) -> Any:
         blocks.plot(at, cost, marker=marker, color=COLOURS[names.index(name)], label=f"{name}, {workers} workers")
     blocks.axhline(1.0, color="0.6", linewidth=0.8)
     blocks.set(xscale="log", yscale="log", xlabel="blocks", ylabel="ms a block, later epochs", title="empty kernels")
-    finish(blocks, fontsize=6)
+    # Room for the legend, beside the points.
+    blocks.set_xlim(right=3e7)
+    finish(blocks, fontsize=6, loc="center right")
     cases = figures["compilations"]
     for shift, key, colour, name in ((0, "cold", BLUE, "nothing compiled yet"), (0.4, "warm", SKY, "compiled before")):
         first.barh([k + shift for k in range(len(cases))], [median(c[key]) for c in cases.values()], 0.35,
@@ -53,7 +55,8 @@ def picture(figures: dict[str, Any]) -> Any:
     first.set_yticks([k + 0.2 for k in range(len(cases))], list(cases), fontsize=7)
     first.invert_yaxis()
     first.set(xlabel="seconds of a process's first fit")
-    finish(first, fontsize=7)
+    first.set_xlim(right=1.7 * max(median(c["cold"]) for c in cases.values()))
+    finish(first, fontsize=7, loc="upper right")
     sums = figures["predictions"]["seconds"]
     for shift, (threads, seconds) in enumerate(sums.items()):
         base = median(seconds["a plain sum"])
