@@ -273,7 +273,7 @@ def session(link: str) -> Iterator[None]:
         opened.close()
 
 
-CAPTION = "seconds of each fit beside its neighbour with nobody told"
+CAPTION = "seconds of each fit beside its neighbour with nobody told, and of epochs beside their neighbours"
 
 
 def picture(figures: dict[str, Any]) -> Any:
@@ -284,13 +284,14 @@ def picture(figures: dict[str, Any]) -> Any:
     figure, axes = panels(len(strategies), 4.4, 3.0, sharey=True)
     for ax, name in zip(axes, strategies, strict=True):
         seconds = figures[name]["seconds"]
-        for k, times in enumerate(seconds.values()):
-            ratios = [a / b for a, b in zip(times, seconds[OFF], strict=True)]
+        sides = {side: [a / b for a, b in zip(s, seconds[OFF], strict=True)] for side, s in seconds.items()}
+        sides["open, epochs of one fit"] = figures[name]["epoch_ratios"]
+        for k, ratios in enumerate(sides.values()):
             ax.plot(ratios, [k] * len(ratios), "o", color=COLOURS[k], alpha=0.6)
             ax.plot(median(ratios), k, "|", color="black", markersize=18)
         ax.axvline(1, color="0.6", linewidth=0.8)
-        ax.set(title=name, xlabel="seconds of a fit, of those with nobody told")
-        ax.set_yticks(range(len(seconds)), seconds)
+        ax.set(title=name, xlabel="seconds, of those without")
+        ax.set_yticks(range(len(sides)), sides)
         finish(ax)
     axes[0].invert_yaxis()
     return figure
