@@ -28,7 +28,26 @@ _kernel = njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=Tru
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """What Python calls; compiled once for each type of rows, and kept on disk."""
+    """Compile what Python calls: once for each kind of arguments, kept on disk, run without Python's global lock.
+
+    Parameters
+    ----------
+    function : callable
+        Of a file, in Python that numba compiles.
+
+    Returns
+    -------
+    numba.core.registry.CPUDispatcher
+        Called like ``function``.
+
+    Examples
+    --------
+    The loss of a row is computed by one:
+
+    >>> from daskdml.numerics import LOSSES, loss_and_gradient
+    >>> loss_and_gradient(LOSSES["hinge"].number, 1.0, 0.5, 0.1)
+    (0.5, -1.0)
+    """
     compiled = _kernel(function)
     # Numba asks only whether the file of the kernel itself has changed. Its parts come from other files: after an
     # upgrade that touches those alone, the machine code of the old version would go on running.
