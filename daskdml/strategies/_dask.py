@@ -263,11 +263,11 @@ class DaskRunner:
         for number, works in enumerate(rounds):
             self._homes = settled(self._homes, len(works), self._threads())
             now = self._start(self.strategy.sent(self._local_job.model, agreed), len(works))
+            batch = self._batch(rounds if number == 0 else [works])
             if self._whole:
-                batch = self._batch(rounds if number == 0 else [works])
                 partials: list[Any] = [self._add_work(batch, now, work, active, None) for work in works]
             else:
-                self._submit(self._batch([works]), [])
+                self._submit(batch, [])
                 batch, partials = self._segmented(now, works, active)
             while len(partials) > 1:
                 partials = self._combined(batch, partials)

@@ -44,7 +44,7 @@ class Report:
     staleness: tuple[int, ...] = ()
     # Blocks that lay on a GPU already.
     device: int = 0
-    # Of the task that makes one of what all bring.
+    # Of making one of what all bring: by the task that does it, or by the driver.
     agree_seconds: float = 0.0
     parts: tuple[ReplicaRound, ...] = ()
 
