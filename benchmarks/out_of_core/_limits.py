@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.out_of_core._files import LABEL, Files, resident
+
+# Bytes of a file that is written.
+_WRITTEN = 40 * 10**6
 
 
 class Processes:
@@ -64,6 +68,17 @@ def reading_back(processes: Processes, paths: Sequence[str]) -> dict[str, float]
     return {"resident": held} | processes.timed(_read, list(paths))
 
 
+def writing(processes: Processes, folder: str, nbytes: float) -> dict[str, float]:
+    """Files as the block cache writes them, of so many bytes in all: what the system's own memory for them takes up."""
+    processes.each(_nothing)
+    place = os.path.join(folder, "written")
+    os.makedirs(place)
+    try:
+        return processes.timed(_write, place, nbytes)
+    finally:
+        shutil.rmtree(place)
+
+
 _recipes: list[Any] = []
 
 
@@ -103,6 +118,17 @@ def _few_lines(files: Files, i: int, n: int) -> int:
     for at in range(i * step, files.rows, n * step):
         nbytes += group["x"][at : at + step].nbytes + group[LABEL][at : at + step].astype(np.float32).nbytes
     return nbytes
+
+
+def _write(folder: str, nbytes: float, i: int, n: int) -> int:
+    block, done = np.random.default_rng(i).random(_WRITTEN // 8).data.cast("B"), 0
+    while done < nbytes / n:
+        with open(f"{folder}/{i}-{done}", "wb", buffering=0) as file:
+            view = block
+            while view:
+                view = view[file.write(view) :]
+        done += len(block)
+    return done
 
 
 def _read(paths: list[str], i: int, n: int) -> int:

@@ -72,13 +72,17 @@ def measure(files: Files, size: Size) -> dict[str, Any]:
         "planted_accuracy": files.right / files.scored,
         "decoding": [],
         "naive": [],
+        "writing": [],
     }
+    spare, some = os.path.dirname(files.folder), min(files.block_bytes, 3e9)
     with _limits.Processes(WORKERS) as processes:
         read = partial(_limits.reading_back, processes)
         found["naive"].append(_limits.naive(processes, files))
         found["decoding"].append(_limits.decoding(processes, files))
+        found["writing"].append(_limits.writing(processes, spare, some))
         found["fit"] = fit(files, WORKERS, size.limit, size.epochs, read, set(size.cold))
         found["decoding"].append(_limits.decoding(processes, files))
+        found["writing"].append(_limits.writing(processes, spare, some))
         found["alone"] = fit(files, 1, size.limit, size.alone_epochs, lambda paths: {}, set())
         found["decoding"].append(_limits.decoding(processes, files))
         found["naive"].append(_limits.naive(processes, files))

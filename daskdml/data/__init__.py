@@ -1,6 +1,7 @@
 """From a user's data to row blocks: adapters, recipes, the block cache, prefetch and the memory budget."""
 
 from daskdml.data._block import Block, Recipe, Schema, Target
+from daskdml.data._buffers import empty_rows
 from daskdml.data._cache import CacheSpec, cache_usage, release_abandoned, release_cache
 from daskdml.data._checks import namespace_of
 from daskdml.data._dataset import Dataset, as_dataset
@@ -38,6 +39,7 @@ __all__ = [
     "columns_of",
     "device_usage",
     "distinct",
+    "empty_rows",
     "explained",
     "fatal_blocks",
     "is_in_memory",

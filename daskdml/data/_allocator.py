@@ -87,6 +87,11 @@ def give_back(limit: int, nbytes: int = _SMALL) -> None:
         _libc().malloc_trim(0)
 
 
+def has_room(limit: int, nbytes: int) -> bool:
+    """Whether a process may take so many bytes more and still be clear of its ``limit``."""
+    return _resident() + nbytes < _FULL * limit
+
+
 def _resident() -> int:
     import psutil
 

@@ -12,7 +12,6 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -23,10 +22,12 @@ import numpy as np
 
 from daskdml.data import _files
 from daskdml.data._block import Block
+from daskdml.data._buffers import Buffers
 from daskdml.data._decode import on_host
 from daskdml.data._device import DeviceTier, process_tier
 from daskdml.data._held import HeldBlocks, process_held
 from daskdml.data._leases import Leases
+from daskdml.data._writing import Write, Writing
 
 # Blocks below this size are written by who made them: a thread costs more than it saves.
 _SMALL = 2**20
@@ -82,35 +83,6 @@ class _Kept:
         return sum(s.nbytes for s in self.files.values())
 
 
-class Writing:
-    """Writes, one after another, beside what their owner does meanwhile.
-
-    A disk takes a block more slowly than many sources give one. Who makes a block waits before for all writes but the
-    last begun: so none exist beside the block that is made, and the one before it.
-    """
-
-    def __init__(self) -> None:
-        self._threads: deque[threading.Thread] = deque()
-
-    def begin(self, write: Callable[[], None]) -> None:
-        """Write, once the write before has ended."""
-        before = self._threads[-1] if self._threads else None
-
-        def run() -> None:
-            if before is not None:
-                before.join()
-            write()
-
-        thread = threading.Thread(target=run, name="daskdml-write", daemon=True)
-        thread.start()
-        self._threads.append(thread)
-
-    def end(self, but: int = 0) -> None:
-        """Wait until no more writes than so many have not ended."""
-        while len(self._threads) > but:
-            self._threads.popleft().join()
-
-
 class BlockCache:
     """Blocks by data set and index, shared by the threads of a process.
 
@@ -129,7 +101,7 @@ class BlockCache:
         spec: CacheSpec,
         index: int,
         make: Callable[[], Block],
-        buffers: _files.Buffers,
+        buffers: Buffers,
         directory: str | None,
         elsewhere: Callable[[Block], bool] | None = None,
         writing: Writing | None = None,
@@ -137,7 +109,7 @@ class BlockCache:
         """The block from memory or disk, or made and kept; two threads that miss the same one make it once.
 
         ``elsewhere`` says of a block that was made whether it is kept on a GPU: then it is not here. With ``writing``
-        its file is written after this has returned.
+        its file is written after this has returned, or not at all where the disk is too slow.
         """
         with self._lock:
             mine_to_keep = self._leases.take(spec.token, spec.lease)
@@ -170,7 +142,7 @@ class BlockCache:
     ) -> Block:
         try:
             if writing is not None:
-                writing.end(but=1)
+                writing.before_making()
             block = make()
         except BaseException as error:
             self._settled(kept, index)
@@ -191,7 +163,7 @@ class BlockCache:
             if writing is None or block.nbytes < _SMALL:
                 write()
             else:
-                writing.begin(write)
+                writing.begin(Write(write, partial(self._unwritten, kept, block)), block.nbytes)
         return block
 
     def _settled(self, kept: _Kept, index: int) -> None:
@@ -224,9 +196,13 @@ class BlockCache:
         try:
             self._store(spec, kept, block, directory)
         finally:
-            with self._lock:
-                kept.writing_bytes -= block.nbytes
-                kept.pending.pop(block.index, None)
+            self._unwritten(kept, block)
+
+    def _unwritten(self, kept: _Kept, block: Block) -> None:
+        """Its file is not to come any more: it is there, or it is not."""
+        with self._lock:
+            kept.writing_bytes -= block.nbytes
+            kept.pending.pop(block.index, None)
 
     def _store(self, spec: CacheSpec, kept: _Kept, block: Block, directory: str | None) -> None:
         try:
@@ -252,7 +228,7 @@ class BlockCache:
             os.unlink(stored.path)
             os.rmdir(place)
 
-    def _read(self, kept: _Kept, index: int, stored: _files.Stored, buffers: _files.Buffers) -> Block | None:
+    def _read(self, kept: _Kept, index: int, stored: _files.Stored, buffers: Buffers) -> Block | None:
         try:
             return _files.read(index, stored, buffers)
         except OSError as error:

@@ -7,12 +7,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import scipy.sparse as sp
+
+from daskdml.data._buffers import empty_rows
+from daskdml.numerics import turn
 
 # Copied at a time when columns are gathered into rows: the tile stays in the CPU's cache.
 _TILE_BYTES = 2**20
 _LEAST_ROWS = 64
 _ODD = 16
+# From so many values on: for fewer the code is not worth being loaded, or made.
+_COMPILED = 2**20
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NARROW = tuple(np.dtype(t) for t in ("bool", "int8", "uint8", "int16", "uint16", "float16"))
 
 
@@ -149,7 +156,8 @@ def _frame(frame: pd.DataFrame, dtype: np.dtype) -> np.ndarray:
         refuse_dtype(kind, name)
     if set(frame.dtypes) == {dtype} and _has_rows(frame):
         return frame.to_numpy()
-    out = np.empty(frame.shape, dtype)
+    n_rows, n_columns = frame.shape
+    out = empty_rows(n_rows, n_columns, dtype)
     with np.errstate(over="ignore"):
         _gather(frame, out)
     return out
@@ -175,8 +183,10 @@ def _gather(frame: pd.DataFrame, out: np.ndarray) -> None:
     rows_of(columns, out)
 
 
-def rows_of(columns: Sequence[np.ndarray], out: np.ndarray) -> None:
+def rows_of(columns: Sequence[np.ndarray | pa.Array], out: np.ndarray) -> None:
     """Write columns of any numbers into ``out``, of shape (n_rows, len(columns)) and C-contiguous.
+
+    Where many values are of the dtype of ``out`` already, compiled code does it.
 
     Examples
     --------
@@ -185,16 +195,37 @@ def rows_of(columns: Sequence[np.ndarray], out: np.ndarray) -> None:
     >>> out.tolist()
     [[1.0, 3.5], [2.0, 4.5]]
     """
+    if out.size >= _COMPILED and (places := _addresses(columns, out)) is not None:
+        turn(places, out)
+        return
     # Pieces of all columns, one below the other, then turned: written to where it belongs at once, each value would
     # cost a line of cache. Lines of a power of two would share the same few places there.
+    arrays = [c if isinstance(c, np.ndarray) else c.to_numpy(zero_copy_only=False) for c in columns]
     n_rows = len(out)
-    step = min(max(_LEAST_ROWS, _TILE_BYTES // max(1, out.itemsize * len(columns))), max(1, n_rows))
-    tile = np.empty((len(columns), step + _ODD), out.dtype)
+    step = min(max(_LEAST_ROWS, _TILE_BYTES // max(1, out.itemsize * len(arrays))), max(1, n_rows))
+    tile = np.empty((len(arrays), step + _ODD), out.dtype)
     for start in range(0, n_rows, step):
         stop = min(start + step, n_rows)
-        for line, values in zip(tile, columns, strict=True):
+        for line, values in zip(tile, arrays, strict=True):
             line[: stop - start] = values[start:stop]
         out[start:stop] = tile[:, : stop - start].T
+
+
+def _addresses(columns: Sequence[np.ndarray | pa.Array], out: np.ndarray) -> np.ndarray | None:
+    """Where each column begins, if all are plain numbers of the dtype of ``out``, one after the other; else None."""
+    if out.dtype not in _FLOATS or not out.flags.c_contiguous:
+        return None
+    kind, found = pa.from_numpy_dtype(out.dtype), []
+    for values in columns:
+        if isinstance(values, np.ndarray):
+            if values.dtype != out.dtype or not values.flags.c_contiguous or not values.flags.aligned:
+                return None
+            found.append(values.ctypes.data)
+        elif values.type == kind and not values.null_count:
+            found.append(values.buffers()[1].address + values.offset * out.itemsize)
+        else:
+            return None
+    return np.array(found, np.int64) if all(len(c) == len(out) for c in columns) else None
 
 
 def _column(column: pd.Series, dtype: np.dtype, name: Any) -> np.ndarray:

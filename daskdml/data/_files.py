@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from daskdml.data._block import Block
-
-# Arrays start at multiples of a cache line.
-_ALIGN = 64
+from daskdml.data._buffers import ALIGN, Buffers
 
 
 class ShortFile(OSError):
@@ -32,25 +29,6 @@ class Stored:
     csr: tuple[type, tuple[int, int]] | None
 
 
-class Buffers:
-    """Memory that blocks are read into: taken again once nobody holds the block that lay there."""
-
-    def __init__(self, keep: int = 2):
-        self._keep = keep
-        self._buffers: list[np.ndarray] = []
-
-    def take(self, nbytes: int) -> np.ndarray:
-        for buffer in self._buffers:
-            # Held by the list, the loop and getrefcount's argument, and by no array of a block.
-            if sys.getrefcount(buffer) <= 3 and nbytes <= buffer.nbytes <= 2 * nbytes + _ALIGN:
-                return buffer
-        buffer = np.empty(nbytes, np.uint8)
-        # A buffer of another size, and nobody's, is worth less than the memory it takes.
-        held = [b for b in self._buffers if sys.getrefcount(b) > 3]
-        self._buffers = [buffer, *held[: self._keep - 1]]
-        return buffer
-
-
 def write(directory: str, block: Block) -> Stored:
     """Write a block's arrays to a new file in ``directory``; on any error nothing is left there."""
     arrays, csr = _arrays(block)
@@ -61,7 +39,7 @@ def write(directory: str, block: Block) -> Stored:
             layout.append(None)
             continue
         layout.append((offset, array.dtype, array.shape))
-        offset += -(-array.nbytes // _ALIGN) * _ALIGN
+        offset += -(-array.nbytes // ALIGN) * ALIGN
     path = os.path.join(directory, f"{block.index}-{uuid.uuid4().hex}.block")
     try:
         with open(path + ".part", "wb", buffering=0) as file:

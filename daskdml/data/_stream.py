@@ -7,17 +7,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
-from daskdml.data._allocator import give_back, settle
+from daskdml.data._allocator import give_back, has_room, settle
 from daskdml.data._block import Block, Recipe
-from daskdml.data._cache import CacheSpec, Source, Writing, process_cache
+from daskdml.data._buffers import Buffers, lending
+from daskdml.data._cache import CacheSpec, Source, process_cache
 from daskdml.data._device import DeviceSpec, process_tier
-from daskdml.data._files import Buffers
 from daskdml.data._held import HeldSpec, process_held
 from daskdml.data._memory import MemoryPlan
 from daskdml.data._waiting import announce
+from daskdml.data._writing import Writing
 from daskdml.numerics import card
 
 
@@ -85,13 +87,13 @@ class stream:
         # Asked here, in the task's own thread: it knows its worker.
         self._card = None if device is None else card()
         self._device = None if self._card is None else device
-        self._buffers = Buffers(prefetch + 1)
-        self._writing = Writing() if prefetch else None
+        self._buffers, self._made = Buffers(prefetch + 1), Buffers(prefetch + 1)
         # A worker is known to its own threads only, not to the prefetch thread.
         worker = _worker()
         self._directory = None if worker is None else str(worker.local_directory)
         self._worker = worker
         self._limit: int | None = None if worker is None else worker.memory_manager.memory_limit
+        self._writing = Writing(partial(has_room, self._limit) if self._limit else None) if prefetch else None
         if worker is not None:
             settle(worker)
         self._ready: deque[tuple[Any, float, Source] | BaseException | None] = deque()
@@ -210,7 +212,10 @@ class stream:
             if self._limit and recipe.rows is None:
                 announce(self._worker, recipe)
             try:
-                block = recipe.resolve(values.pop() if self._fetch is None else self._fetch(recipe))
+                given = values.pop() if self._fetch is None else self._fetch(recipe)
+                with lending(self._made):
+                    block = recipe.resolve(given)
+                del given
             except MemoryError as error:
                 raise MemoryError(
                     f"block {recipe.index} does not fit in memory ({error}): rechunk X to fewer rows a block"

@@ -10,12 +10,11 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from daskdml.data import rows_of
+from daskdml.data import empty_rows, rows_of
 from daskdml.io._errors import InputError, unknown_name
 from daskdml.io._table import Table, part_bytes
 
@@ -117,7 +116,7 @@ def _by_rows(
 ) -> pd.DataFrame:
     """The slice, decoded few rows at a time: they are put in their place while the CPU's cache has them."""
     n_rows, names = part.stop - part.start, schema.names
-    arrays = [np.empty((n_rows, len(run)), schema.field(run.start).type.to_pandas_dtype()) for run in runs]
+    arrays = [empty_rows(n_rows, len(run), schema.field(run.start).type.to_pandas_dtype()) for run in runs]
     inside = {names[k] for run in runs for k in run}
     others = [name for name in wanted if name not in inside]
     kept: list[pa.RecordBatch] = []
@@ -125,8 +124,7 @@ def _by_rows(
     for batch in _batches(file, part, wanted, max(1024, _BATCH_BYTES // (8 * len(wanted)))):
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         for run, rows in zip(runs, arrays, strict=True):
-            values = [columns[name].to_numpy(zero_copy_only=False) for name in names[run.start : run.stop]]
-            rows_of(values, rows[at : at + len(batch)])
+            rows_of([columns[name] for name in names[run.start : run.stop]], rows[at : at + len(batch)])
         kept.append(batch.select(others))
         at += len(batch)
     if at != n_rows:

@@ -44,6 +44,7 @@ from daskdml.numerics._settings import (
 )
 from daskdml.numerics._sgd import train_rows
 from daskdml.numerics._shuffle import BatchOrder, row_order, seed_of_words, shuffle_in_place
+from daskdml.numerics._turn import turn
 from daskdml.numerics._whole import (
     KINKED,
     Surface,
@@ -119,6 +120,7 @@ __all__ = [
     "train_rows_adaptive",
     "train_rows_plain",
     "trial",
+    "turn",
     "unflat",
     "unlocked",
     "why_no_card",

@@ -37,6 +37,13 @@ def test_each_limit_reads_every_row(files):
     )
 
 
+def test_what_is_written_to_know_the_limit_is_gone_afterwards(tmp_path):
+    with _limits.Processes(1) as processes:
+        found = _limits.writing(processes, str(tmp_path), 50e6)
+    assert found["bytes"] == 2 * _limits._WRITTEN
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_page_cache_is_looked_into_and_emptied(files):
     for path in files.paths:
         open(path, "rb").read()
@@ -52,7 +59,8 @@ def test_a_fit_is_set_beside_its_limits(files):
         pytest.skip("differs from Parquet in the files, which another test reads")
     found = measure(files, Size(20e6, "700MB", 3, frozenset({3}), 2))
     seen = shares(found)
-    assert {"first", "computing"} <= set(seen)
+    assert {"first", "first of both", "computing"} <= set(seen)
+    assert seen["first of both"] > seen["first"]
     assert max(found["fit"]["peak_bytes"]) < found["fit"]["limit"]
     assert found["fit"]["restarts"] == 0
     assert budget(found) > 200e6

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from daskdml.data import CacheSpec, Target, _files, as_dataset, cache_usage, release_cache, stream
+from daskdml.data import CacheSpec, Target, _files, _writing, as_dataset, cache_usage, release_cache, stream
 from daskdml.data import _cache as cache_module
+from daskdml.data import _stream as stream_module
+from daskdml.data._buffers import Buffers
 from tests.data.containers import P, X, Y, dense
 
 BLOCK = 6 * (P + 1) * 8
@@ -26,6 +28,8 @@ def data():
 @pytest.fixture(autouse=True, params=[0, 2**20], ids=["written beside", "written at once"])
 def size_from_which_files_are_written_beside(request, monkeypatch):
     monkeypatch.setattr(cache_module, "_SMALL", request.param)
+    # No disk is too slow, but where a test says so.
+    monkeypatch.setattr(_writing, "_PATIENCE", 60)
     return request.param
 
 
@@ -112,7 +116,7 @@ def test_a_block_read_back_is_not_overwritten_while_it_is_held(data, tmp_path):
 
 
 def test_buffers_are_reused_once_nobody_holds_them():
-    buffers = _files.Buffers()
+    buffers = Buffers()
     first = buffers.take(1000)
     address = first.ctypes.data
     view = first[:10].view(np.float16)
@@ -124,9 +128,9 @@ def test_buffers_are_reused_once_nobody_holds_them():
     assert buffers.take(990).ctypes.data in (address, other)
 
 
-def test_a_slow_disk_is_waited_for_with_two_blocks_at_most(
-    data, tmp_path, monkeypatch, size_from_which_files_are_written_beside
-):
+@pytest.fixture
+def slow_disk(monkeypatch, size_from_which_files_are_written_beside):
+    """Writes that wait to be let go, and the list of those that were begun."""
     if size_from_which_files_are_written_beside:
         pytest.skip("files that are written at once are waited for anyway")
     free, begun, write = threading.Semaphore(0), [], _files.write
@@ -137,6 +141,45 @@ def test_a_slow_disk_is_waited_for_with_two_blocks_at_most(
         return write(directory, block)
 
     monkeypatch.setattr(_files, "write", slow)
+    monkeypatch.setattr(_writing, "_PATIENCE", 0.01)
+    return free, begun
+
+
+def test_training_does_not_wait_for_a_slow_disk(data, tmp_path, slow_disk):
+    free, begun = slow_disk
+    spec = CacheSpec(data.token, 0, directory=str(tmp_path))
+    with stream(data, cache=spec) as blocks:
+        rows = [next(blocks)[0].X for _ in range(4)]
+        assert begun == [0]
+        # The one under way is waited for at the end, the last that came is not.
+        free.release(4)
+    np.testing.assert_array_equal(np.concatenate(rows), X)
+    kept = cache_usage(data.token)["disk_blocks"]
+    assert kept == len(begun) and begun in ([0], [0, 3])
+    # What the disk had no time for is made again, and kept then.
+    assert sources(data, spec).count("recipe") == 4 - kept
+    free.release(4)
+    assert sources(data, spec) == ["disk"] * 4
+    assert cache_usage(data.token)["disk_bytes"] == sum(p.stat().st_size for p in tmp_path.rglob("*.block"))
+
+
+def test_a_block_given_up_by_a_slow_disk_counts_no_more_against_its_budget(data, tmp_path, slow_disk):
+    free, begun = slow_disk
+    two = -(-BLOCK // 64) * 64 * 2
+    spec = CacheSpec(data.token, 0, disk_bytes=two, directory=str(tmp_path))
+    with stream(data, cache=spec) as blocks:
+        for _ in range(4):
+            next(blocks)
+        free.release(4)
+    free.release(8)
+    sources(data, spec)
+    assert cache_usage(data.token)["disk_blocks"] == 2
+
+
+def test_a_slow_disk_is_waited_for_where_memory_has_no_room_for_more(data, tmp_path, slow_disk, monkeypatch):
+    free, begun = slow_disk
+    writing = _writing.Writing(lambda nbytes: False)
+    monkeypatch.setattr(stream_module, "Writing", lambda has_room: writing)
     spec = CacheSpec(data.token, 0, directory=str(tmp_path))
     with stream(data, cache=spec) as blocks:
         next(blocks), next(blocks)
@@ -150,7 +193,22 @@ def test_a_slow_disk_is_waited_for_with_two_blocks_at_most(
         assert not third.is_alive()
         next(blocks)
     assert sorted(begun) == [0, 1, 2, 3] and cache_usage(data.token)["disk_blocks"] == 4
+    free.release(4)
     assert sources(data, spec) == ["disk"] * 4
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_write_that_fails_does_not_hold_up_the_next():
+    writing, done = _writing.Writing(), []
+
+    def fail():
+        raise RuntimeError("not an error of the disk")
+
+    writing.begin(_writing.Write(fail, lambda: done.append("given up")), 1)
+    writing.end()
+    writing.begin(_writing.Write(lambda: done.append("written"), lambda: done.append("given up")), 1)
+    writing.end()
+    assert done == ["written"]
 
 
 def test_a_full_disk_is_told_once_and_training_goes_on(data, tmp_path, monkeypatch):
@@ -216,7 +274,7 @@ def test_a_block_that_is_made_while_the_fit_ends_is_not_kept(data, tmp_path, mem
         cache.release(data.token, "fit-1")
         return data.recipes[0].resolve()
 
-    block, source = cache.get(spec, 0, make, _files.Buffers(), None)
+    block, source = cache.get(spec, 0, make, Buffers(), None)
     assert (block.n_rows, source) == (6, "recipe")
     assert not any(cache.usage(data.token).values()) and not cache.tokens()
     assert not os.listdir(tmp_path)
@@ -252,8 +310,7 @@ def test_two_threads_that_miss_the_same_block_make_it_once(data):
 
     results = []
     threads = [
-        threading.Thread(target=lambda: results.append(cache.get(spec, 0, make, _files.Buffers(), None)))
-        for _ in range(2)
+        threading.Thread(target=lambda: results.append(cache.get(spec, 0, make, Buffers(), None))) for _ in range(2)
     ]
     threads[0].start()
     assert entered.wait(30)
@@ -274,8 +331,8 @@ def test_an_error_while_making_is_everybodys_and_leaves_no_trace(data):
 
     for _ in range(2):
         with pytest.raises(ValueError, match="no"):
-            cache.get(spec, 0, fail, _files.Buffers(), None)
-    assert cache.get(spec, 0, data.recipes[0].resolve, _files.Buffers(), None)[1] == "recipe"
+            cache.get(spec, 0, fail, Buffers(), None)
+    assert cache.get(spec, 0, data.recipes[0].resolve, Buffers(), None)[1] == "recipe"
 
 
 def test_pinning_a_slice_does_not_pin_the_whole(data):
