@@ -22,6 +22,8 @@ from daskdml.io._table import Table, part_bytes
 _BATCH_BYTES = 12 * 2**20
 # From so many columns of one type on, side by side, rows are wanted.
 _MANY = 8
+# Row groups, for so many replicas to have something to do.
+_FEW = 8
 _HIVE = re.compile(r"^([^=/]+)=([^=/]*)$")
 
 
@@ -37,7 +39,11 @@ class Slice:
 
 
 def read_parquet(paths: list[str], columns: list[str] | None, block_bytes: int, source: str) -> Table:
-    """Row groups become parts: small ones together, large ones cut by rows."""
+    """Row groups become parts: small ones together, those larger than a block cut by rows.
+
+    To read rows in the middle of a row group, those before them are decoded too. So none is cut finer than memory asks
+    for, but where there are few: a cut brings more processors to it, and as much more for them to do.
+    """
     footers = [_footer(path) for path in paths]
     keys = [_hive_keys(path) for path in paths]
     schema = _common_schema(paths, footers, keys)
@@ -48,10 +54,12 @@ def read_parquet(paths: list[str], columns: list[str] | None, block_bytes: int, 
         schema = pa.schema([schema.field(name) for name in columns])
     total = sum(_memory(f.metadata.row_group(g), schema) for f in footers for g in range(f.metadata.num_row_groups))
     block = part_bytes(total, block_bytes)
+    few = sum(f.metadata.num_row_groups for f in footers) < _FEW
+    most = min(block_bytes, max(block, -(-total // _FEW))) if few else block_bytes
     slices = [
         s
         for path, footer, key in zip(paths, footers, keys, strict=True)
-        for s in _slices(path, footer.metadata, key, schema, block)
+        for s in _slices(path, footer.metadata, key, schema, block, most)
     ]
     rows = sum(f.metadata.num_rows for f in footers)
     if not rows:
@@ -197,7 +205,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _slices(path: str, meta: pq.FileMetaData, keys: tuple, schema: pa.Schema, block_bytes: int) -> list[Slice]:
+def _slices(path: str, meta: pq.FileMetaData, keys: tuple, schema: pa.Schema, together: int, most: int) -> list[Slice]:
+    """Row groups of up to ``together`` bytes in one part, and no part of more than ``most``."""
     slices: list[Slice] = []
     pending: list[int] = []
     pending_rows = pending_bytes = 0
@@ -212,10 +221,10 @@ def _slices(path: str, meta: pq.FileMetaData, keys: tuple, schema: pa.Schema, bl
         rows, size = meta.row_group(group).num_rows, _memory(meta.row_group(group), schema)
         if not rows:
             continue
-        if pending_bytes + size > block_bytes:
+        if pending_bytes + size > together:
             flush()
-        if size > block_bytes:
-            n = -(-size // block_bytes)
+        if size > most:
+            n = -(-size // most)
             cuts = [rows * i // n for i in range(n + 1)]
             slices += [Slice(path, (group,), a, b, keys) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if b > a]
             continue

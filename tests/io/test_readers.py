@@ -113,6 +113,18 @@ def test_svmlight_features_unknown_to_the_model_are_left_out_with_a_warning(tmp_
     assert X.toarray().tolist() == [[1, 0], [0, 2]]
 
 
+@pytest.mark.parametrize("groups, parts", [(1, 8), (4, 8), (10, 10)])
+def test_row_groups_are_cut_no_finer_than_is_of_use(groups, parts, tmp_path):
+    rows = np.arange(800_000.0).reshape(-1, 2)
+    table = pa.table({"a": rows[:, 0], "b": rows[:, 1]})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=len(rows) // groups)
+    table = read_table(tmp_path / "x.parquet", block_bytes=2**20)
+    assert table.n_parts == parts
+    np.testing.assert_array_equal(table.frame().compute(scheduler="sync").to_numpy(), rows)
+    # Where memory asks for it they are.
+    assert read_table(tmp_path / "x.parquet", block_bytes=2**16).n_parts >= 20
+
+
 def test_parquet_files_of_different_types_agree(tmp_path):
     pq.write_table(pa.table({"a": pa.array([1], pa.int32()), "gap": pa.nulls(1)}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"a": pa.array([2.5]), "gap": pa.array([7.0])}), tmp_path / "2.parquet")
