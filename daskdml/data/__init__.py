@@ -12,7 +12,7 @@ from daskdml.data._held import HeldSpec
 from daskdml.data._labels import label_counts
 from daskdml.data._leases import new_lease
 from daskdml.data._map import columns_of, map_rows
-from daskdml.data._memory import MemoryPlan, WorkerMemory, budget_bytes, plan_memory, worker_memory
+from daskdml.data._memory import MemoryPlan, WorkerMemory, budget_bytes, plan_memory, row_bytes, worker_memory
 from daskdml.data._sources import any_weight, is_in_memory, refuse_dataset
 from daskdml.data._stream import Load, stream
 from daskdml.data._waiting import explained, fatal_blocks, remedy, trouble, wait_for
@@ -55,6 +55,7 @@ __all__ = [
     "release_cache",
     "remedy",
     "require_cards",
+    "row_bytes",
     "rows_of",
     "stream",
     "trouble",

@@ -193,7 +193,14 @@ def check_merge(lengths: tuple[int, ...] | None, schema: Schema, client: Any) ->
 
 
 def row_bytes(schema: Schema) -> int:
-    """Bytes of a row with its label and weight; of a sparse one the least."""
+    """Bytes of a row with its label and weight; of a sparse one the least.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> row_bytes(Schema(100, np.dtype("f4")))
+    408
+    """
     # Sparse rows are not known before they are read: at least the label, the weight and the index pointer.
     width = 0 if schema.sparse else schema.n_features
     return (width + 2) * schema.dtype.itemsize + (4 if schema.sparse else 0)

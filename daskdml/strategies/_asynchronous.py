@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from distributed import Client
 
-from daskdml.data import Dataset, new_lease, release_cache
+from daskdml.data import Dataset, new_lease, release_cache, row_bytes
 from daskdml.models import Field, Layout, Model, Totals
 from daskdml.monitor import CallbackList, FitEnd, FitInfo, StopTraining
 from daskdml.server import (
@@ -32,7 +32,7 @@ from daskdml.server import (
     default_shards,
 )
 from daskdml.strategies._checkpoint import Checkpoint, already_further, of_other_rows
-from daskdml.strategies._clocks import FEWEST_CLOCKS, MOST_CLOCKS, Clock, Pace, clocks_for
+from daskdml.strategies._clocks import FEWEST_CLOCKS, Clock, Pace, clocks_for, first_clocks
 from daskdml.strategies._limits import budget, device_budget
 from daskdml.strategies._replica import EpochPlan, PartReport, ReplicaJob
 from daskdml.strategies._runners import Runners
@@ -351,15 +351,16 @@ class AsynchronousFit:
             return max(1, -(-schedule.n_blocks // schedule.n_replicas))
         if strategy.clock_blocks is not None:
             return max(1, round(schedule.n_blocks / schedule.n_replicas / strategy.clock_blocks))
-        first = max(FEWEST_CLOCKS, 16 * (strategy.staleness or 0))
-        first = min(MOST_CLOCKS, max(first, -(-schedule.n_blocks // schedule.n_replicas)))
+        fewest = max(FEWEST_CLOCKS, 16 * (strategy.staleness or 0))
         # With staleness 0 the result must not depend on what was measured.
-        pace = self._pace.of(self.teller.epochs)
+        pace = None if strategy.staleness == 0 else self._pace.of(self.teller.epochs)
         self._pace.forget_before(self.teller.epochs)
-        if pace is None or strategy.staleness == 0:
-            return first
+        if pace is None:
+            known = None if self.data.n_rows is None or self.data.schema.sparse else self.data.n_rows
+            nbytes = None if known is None else known * row_bytes(self.data.schema) // schedule.n_replicas
+            return first_clocks(-(-schedule.n_blocks // schedule.n_replicas), nbytes, fewest)
         train, sync = pace
-        return clocks_for(train, sync * strategy.splits, max(FEWEST_CLOCKS, 16 * (strategy.staleness or 0)))
+        return clocks_for(train, sync * strategy.splits, fewest)
 
     def _open_more(self) -> None:
         """Open the epochs that may begin now: one ahead, so that nobody waits at an epoch's end.

@@ -21,6 +21,8 @@ _COMMUNICATION = 0.1
 # several times over, and overshoot.
 FEWEST_CLOCKS = 32
 MOST_CLOCKS = 1024
+# Of a clock whose rows nobody has read yet: less is read in no more time than messages take.
+_CLOCK_BYTES = 4 * 2**20
 
 
 @dataclass
@@ -95,6 +97,29 @@ class Pace:
     def to_payload(self) -> list[list[Any]]:
         """What the constructor takes."""
         return [[*key, *sums] for key, sums in self._sums.items()]
+
+
+def first_clocks(n_blocks: int, nbytes: int | None, fewest: int) -> int:
+    """Into how many clocks a replica's first epoch is cut, before anything is measured.
+
+    One for each block, whose reading takes longer than messages; but not where blocks are so small that it does not.
+
+    Parameters
+    ----------
+    n_blocks : int
+        A replica's.
+    nbytes : int or None
+        What they take in memory, where that is known.
+    fewest : int
+        What the staleness asks for.
+
+    Examples
+    --------
+    >>> first_clocks(250, 250 * 2**24, fewest=48), first_clocks(2500, 80_000, fewest=48)
+    (250, 48)
+    """
+    most = MOST_CLOCKS if nbytes is None else min(MOST_CLOCKS, nbytes // _CLOCK_BYTES)
+    return max(min(n_blocks, most), min(fewest, MOST_CLOCKS))
 
 
 def clocks_for(train: float, sync: float, fewest: int) -> int:

@@ -117,6 +117,16 @@ def test_blocks_that_share_work_are_made_in_the_first_epoch_only(client):
     assert clf.history_.query("epoch > 1")["blocks_from_memory"].sum() > 0
 
 
+@pytest.mark.parametrize("known, clocks", [(True, 48), (False, 80)])
+def test_small_blocks_share_a_clock_where_it_is_known_before_that_they_are_small(client, known, clocks):
+    X, y = lazy(160)
+    if not known:
+        X, y = X[X[:, 0] < 100], y[X[:, 0] < 100]
+    clf = estimator(SSP(3, 2), 1).fit(X, y)
+    assert clf.history_["round"].nunique() == clocks
+    assert clf.history_["rows"].sum() == N
+
+
 def test_clocks_do_not_get_shorter_than_messages_for_data_that_were_slow_to_read(client):
     def slow(block):
         time.sleep(0.1)
