@@ -27,10 +27,12 @@ class _Arrays(OnDask):
         if self.start == "files":
             import dask
 
-            if not self.problem.is_sparse:
-                self.X, self.y = (part.to_dask_array(lengths=True) for part in (self.X, self.y))
-            # Every pass would read the files again: with room for the rows, its users persist them.
-            self.X, self.y = dask.persist(self.X, self.y)
+            # Tuning joins partitions of few columns, and then finds lengths for fewer than there are.
+            with dask.config.set({"optimization.tune.active": False}):
+                if not self.problem.is_sparse:
+                    self.X, self.y = (part.to_dask_array(lengths=True) for part in (self.X, self.y))
+                # Every pass would read the files again: with room for the rows, its users persist them.
+                self.X, self.y = dask.persist(self.X, self.y)
 
 
 class IncrementalSGD(_Arrays):

@@ -27,10 +27,14 @@ class OnDask(Side):
 
     def prepare(self) -> None:
         if self.start == "files":
-            self.X, self.y = from_files(self.problem)
+            self.X, self.y = self.files()
         else:
             self.X, self.y = dask.persist(*from_arrays(self.problem))
             self.client.cluster.sync(_done, self.X, self.y)
+
+    def files(self) -> tuple[Any, Any]:
+        """X and y of the files, lazily, by Dask's reader."""
+        return from_files(self.problem)
 
     def close(self) -> None:
         self.client.close()
