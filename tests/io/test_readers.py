@@ -11,6 +11,7 @@ import xarray as xr
 import zarr
 from sklearn.datasets import dump_svmlight_file, load_svmlight_file
 
+from daskdml.data import CacheSpec, as_dataset, cache_usage, release_cache, stream
 from daskdml.io import InputError, read_table
 
 ROWS = 500
@@ -398,3 +399,39 @@ def test_a_line_break_within_quotes_that_no_sample_showed_is_named_as_a_cause(tm
     (tmp_path / "x.csv").write_text("\n".join(lines) + "\n")
     with pytest.raises(InputError, match="where a line break within quotes was taken for its end, take the break out"):
         read_table(tmp_path / "x.csv", block_bytes=20_000).frame().compute(scheduler="sync")
+
+
+def owner_of(array):
+    while array.base is not None:
+        array = array.base
+    assert array.dtype == np.uint8
+    return array
+
+
+def test_blocks_that_somebody_holds_are_not_written_over(tmp_path):
+    """Rows of Parquet are read into memory that earlier blocks had: only once nobody has those any more."""
+    rows = np.random.default_rng(0).random((8, 110_000, 10)).astype(np.float32)
+    for k, part in enumerate(rows):
+        pq.write_table(pa.table({f"x{j}": part[:, j] for j in range(10)}), tmp_path / f"{k}.parquet")
+    data = as_dataset(read_table(tmp_path).frame(), target=None)
+    with stream(data) as blocks:
+        held = [block.X for block, _ in blocks]
+    np.testing.assert_array_equal(held, rows)
+    with stream(data) as blocks:
+        owners = set()
+        for k, (block, _) in enumerate(blocks):
+            np.testing.assert_array_equal(block.X, rows[k])
+            owners.add(id(owner_of(block.X)))
+            del block
+    # The one in use, and the next.
+    assert len(owners) <= 3
+    # The first stays in memory and keeps its place, the others go through files.
+    spec = CacheSpec(data.token, rows[0].nbytes, directory=str(tmp_path / "cache"))
+    try:
+        for _ in range(3):
+            with stream(data, cache=spec) as blocks:
+                for k, (block, _) in enumerate(blocks):
+                    np.testing.assert_array_equal(block.X, rows[k])
+        assert cache_usage(data.token)["memory_blocks"] == 1
+    finally:
+        release_cache(data.token)
