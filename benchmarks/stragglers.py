@@ -87,7 +87,9 @@ def fit(client: Client, strategy: Any, pattern: str, machines: int, clocks: int,
         da.from_array(X, chunks=(chunks, FEATURES)), da.from_array(y, chunks=chunks), target=Target(), client=client
     )
     settings = Settings(LOSSES["log_loss"].number, BINARY, alpha=1e-6, schedule=SCHEDULES["constant"], eta0=eta0)
-    model = Sleepy(settings, 1, FEATURES, np.dtype(float), np.ones(1), np.ones(1), 1, pattern, machines, run)
+    model = Sleepy(
+        settings, 1, FEATURES, np.dtype(float), np.ones(1), np.ones(1), pattern=pattern, machines=machines, run=run
+    )
     schedule = Schedule(machines, machines, 1, 0, False, StoppingRule(1, tol=None))
     info = FitInfo("benchmark", strategy.name, machines, machines, n, FEATURES, 1, clocks)
     history = History()
