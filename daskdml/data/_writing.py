@@ -64,8 +64,12 @@ class Writing:
                 # Its block need not live until the next comes.
                 del write
         except BaseException:
+            # Whoever waits for what waited is not to wait for ever.
             with self._changed:
-                self._busy = False
+                given_up, self._next, self._busy = self._next, None, False
+                self._changed.notify_all()
+            if given_up is not None:
+                given_up.give_up()
             raise
 
     def _taken(self) -> Write | None:

@@ -199,16 +199,25 @@ def test_a_slow_disk_is_waited_for_where_memory_has_no_room_for_more(data, tmp_p
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_write_that_fails_does_not_hold_up_the_next():
-    writing, done = _writing.Writing(), []
+    writing, done, go = _writing.Writing(), [], threading.Event()
 
     def fail():
+        go.wait(10)
         raise RuntimeError("not an error of the disk")
 
-    writing.begin(_writing.Write(fail, lambda: done.append("given up")), 1)
+    def write(name, run):
+        writing.begin(_writing.Write(run, lambda: done.append(f"{name} given up")), 1)
+
+    write("first", fail)
+    write("second", lambda: done.append("second written"))
+    ending = threading.Thread(target=writing.end, daemon=True)
+    ending.start()
+    go.set()
+    ending.join(10)
+    assert not ending.is_alive()
+    write("third", lambda: done.append("third written"))
     writing.end()
-    writing.begin(_writing.Write(lambda: done.append("written"), lambda: done.append("given up")), 1)
-    writing.end()
-    assert done == ["written"]
+    assert done == ["second given up", "third written"]
 
 
 def test_a_full_disk_is_told_once_and_training_goes_on(data, tmp_path, monkeypatch):
