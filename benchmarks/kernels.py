@@ -19,8 +19,7 @@ from sklearn.linear_model import SGDClassifier as Plain
 from benchmarks._measure import keep, median, table
 from daskdml.linear_model import SGDClassifier
 from daskdml.numerics import as_rows, row_order
-from daskdml.numerics._rows import foreseen, row_prefetch, row_square
-from daskdml.numerics._sgd import AHEAD
+from daskdml.numerics._rows import row_square, rows_prefetch
 from daskdml.numerics._vectors import vector_dot
 
 
@@ -29,8 +28,7 @@ def read_rows(rows, y, order):
     """What memory alone allows: every row read once in this order, prefetched as the kernels do."""
     total = 0.0
     for n in range(order.shape[0]):
-        if n + AHEAD < order.shape[0]:
-            row_prefetch(rows, y, order[n + AHEAD])
+        rows_prefetch(rows, y, order, n)
         total += row_square(rows, order[n]) + y[order[n]]
     return total
 
@@ -40,8 +38,7 @@ def read_dense_rows(rows, y, order):
     """The same of dense rows, in the vectors in which the kernels read them."""
     total = 0.0
     for n in range(order.shape[0]):
-        if n + AHEAD < order.shape[0] and not foreseen(rows, order[n + AHEAD - 1], order[n + AHEAD]):
-            row_prefetch(rows, y, order[n + AHEAD])
+        rows_prefetch(rows, y, order, n)
         total += vector_dot(rows.X, order[n], rows.X, order[n]) + y[order[n]]
     return total
 

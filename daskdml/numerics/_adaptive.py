@@ -26,11 +26,11 @@ from daskdml.numerics._rows import (
     row_dot,
     row_entry,
     row_length,
-    row_prefetch,
+    rows_prefetch,
     weights_prefetch,
 )
 from daskdml.numerics._settings import NO_PENALTY, NORMALIZED, SOFTMAX
-from daskdml.numerics._sgd import AHEAD, WEIGHTS_AHEAD
+from daskdml.numerics._sgd import WEIGHTS_AHEAD
 from daskdml.numerics._sparse_steps import sparse_adaptive_step, sparse_caught_up_dot, sparse_fill
 from daskdml.numerics._targets import independent_gradient, problem_weight, softmax_gradient
 
@@ -256,8 +256,8 @@ def train_rows_adaptive(
     n_rows = order.shape[0]
     for n in range(n_rows):
         i = order[n]
-        if n + AHEAD < n_rows:
-            row_prefetch(rows, y, order[n + AHEAD])
+        rows_prefetch(rows, y, order, n)
+        if n + WEIGHTS_AHEAD < n_rows:
             weights_prefetch(rows, coef, order[n + WEIGHTS_AHEAD])
             weights_prefetch(rows, squares, order[n + WEIGHTS_AHEAD])
         target = np.float64(y[i])

@@ -22,7 +22,10 @@ from daskdml.numerics._kept import KeptKernel
 
 # A part of kernels, for compiled code only.
 part = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-inner_part = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+_INNER = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+inner_part = njit(nogil=True, error_model="numpy", **_INNER)
+# Its products are added without being rounded before, where the processor can.
+fused_part = njit(nogil=True, error_model="numpy", fastmath={"contract"}, **_INNER)
 
 _kernel = njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
 

@@ -9,20 +9,22 @@ from __future__ import annotations
 import numpy as np
 from numba import int64
 
-from daskdml.numerics._compiled import inner_part
+from daskdml.numerics._compiled import fused_part
 
 _LOG2_E = 1.4426950408889634
 # Their sum is log 2 to 33 digits; times a whole number below 2048 the first is exact.
 _LOG2_HIGH, _LOG2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 # Below, the result would be denormal.
-_LOWEST = -708.0
+_LOWEST, _SMALLEST = -708.0, 2.2250738585072014e-308
+# A number of this size has no digits after the point: adding it rounds to the nearest whole number.
+_SHIFT = 1.5 * 2.0**52
 
 
-@inner_part
+@fused_part
 def exp_of_negative(x):
     """``exp(x)`` for x <= 0, within 4e-16 of it; the smallest normal number for what is smaller, NaN for NaN."""
-    x = max(x, _LOWEST)
-    whole = np.floor(x * _LOG2_E + 0.5)
+    shifted = x * _LOG2_E + _SHIFT
+    whole = shifted - _SHIFT
     r = (x - whole * _LOG2_HIGH) - whole * _LOG2_LOW
     # The Taylor polynomial of degree 13 for |r| < 0.35, in pairs that do not wait for each other.
     r2 = r * r
@@ -31,5 +33,7 @@ def exp_of_negative(x):
     middle = (1 / 24 + r * (1 / 120)) + r2 * (1 / 720 + r * (1 / 5040))
     high = (1 / 40320 + r * (1 / 362880)) + r2 * (1 / 3628800 + r * (1 / 39916800))
     top = 1 / 479001600 + r * (1 / 6227020800)
-    power = np.int64((int64(whole) + int64(1023)) << int64(52)).view(np.float64)
-    return (low + r4 * (middle + r4 * (high + r4 * top))) * power
+    # The last bits of what was shifted are the whole number.
+    power = np.int64((np.float64(shifted).view(np.int64) + int64(1023)) << int64(52)).view(np.float64)
+    value = ((low + r4 * middle) + (r4 * r4) * (high + r4 * top)) * power
+    return _SMALLEST if x < _LOWEST else value

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from daskdml.numerics._compiled import kernel, part
-from daskdml.numerics._rows import row_add, row_dot, row_entry, row_length, row_prefetch, weights_prefetch
+from daskdml.numerics._rows import row_add, row_dot, row_entry, row_length, rows_prefetch, weights_prefetch
 from daskdml.numerics._settings import (
     ADAGRAD,
     CONSTANT,
@@ -23,7 +23,7 @@ from daskdml.numerics._settings import (
     Settings,
     State,
 )
-from daskdml.numerics._sgd import AHEAD, WEIGHTS_AHEAD
+from daskdml.numerics._sgd import WEIGHTS_AHEAD
 from daskdml.numerics._targets import independent_gradient, problem_weight, softmax_gradient
 
 # Fewer weights than this, with their sums in float64, stay in the caches by themselves.
@@ -93,11 +93,10 @@ def gradient_rows(rows, y, sample_weight, order, state, settings, positive_weigh
     n_rows, scattered = order.shape[0], coef.shape[1] >= MANY_SUMS
     for n in range(n_rows):
         i = order[n]
-        if n + AHEAD < n_rows:
-            row_prefetch(rows, y, order[n + AHEAD])
-            if scattered:
-                weights_prefetch(rows, coef, order[n + WEIGHTS_AHEAD])
-                weights_prefetch(rows, sums, order[n + WEIGHTS_AHEAD])
+        rows_prefetch(rows, y, order, n)
+        if scattered and n + WEIGHTS_AHEAD < n_rows:
+            weights_prefetch(rows, coef, order[n + WEIGHTS_AHEAD])
+            weights_prefetch(rows, sums, order[n + WEIGHTS_AHEAD])
         target = np.float64(y[i])
         weight = np.float64(sample_weight[i]) if sample_weight.shape[0] > 0 else 1.0
         if out.largest.shape[0] > 0:

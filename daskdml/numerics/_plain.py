@@ -12,11 +12,19 @@ from math import log
 
 import numpy as np
 
-from daskdml.numerics._compiled import inner_part, kernel, part
+from daskdml.numerics._compiled import fused_part, inner_part, kernel, part
 from daskdml.numerics._losses import LOG_LOSS, shared_log_loss, value_and_slope
-from daskdml.numerics._rows import foreseen, norms, row_add, row_dot, row_prefetch, weights_prefetch
+from daskdml.numerics._rows import (
+    looks_ahead,
+    norms,
+    row_add,
+    row_dot,
+    row_step,
+    rows_prefetch,
+    weights_prefetch,
+)
 from daskdml.numerics._settings import BINARY, L2
-from daskdml.numerics._sgd import AHEAD, LAG, MANY_WEIGHTS, SMALL_WITH_MEAN, WEIGHTS_AHEAD, learning_rate
+from daskdml.numerics._sgd import LAG, MANY_WEIGHTS, SMALL_WITH_MEAN, WEIGHTS_AHEAD, learning_rate
 from daskdml.numerics._targets import MAX_GRADIENT
 
 # The logarithm of a product of so many factors between 1 and 2 is taken at once.
@@ -49,6 +57,19 @@ def _in_mean(needed, rows, i, average, average_b, scale, lag, count, change, fac
         average_b[0] += (b - average_b[0]) / count
 
 
+@fused_part
+def _score(factor, score, intercept, lever, gradient):
+    """The score of a row; what the row before has to do with it comes last, because it is known last."""
+    return (factor * score + intercept) + lever * gradient
+
+
+@part
+def _settled(rows, before, i, coef, change, squares):
+    """The update by the row before at once: the sum of squares of the weights, and the score of row i."""
+    squares = row_add(rows, before, coef, 0, change, squares)
+    return np.float64(squares), row_dot(rows, i, coef, 0)
+
+
 @kernel
 def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_weight, negative_weight, active, totals):
     """The contract of :func:`daskdml.numerics.train_rows`, for the settings :func:`is_plain` allows."""
@@ -61,19 +82,31 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
     binary, logistic = settings.mode == BINARY, settings.loss == LOG_LOSS
     miss = 0.0 if logistic else -1.0
     weighted = sample_weight.shape[0] > 0
-    factor, losses, product, penalties = 1.0, 0.0, 1.0, 0.0
+    factor, losses, product_of_factors, penalties = 1.0, 0.0, 1.0, 0.0
     squares, _ = norms(coef, 0)
     needed, average, average_b = settings.needs.mean, state.average_coef, state.average_intercept
     scale, lag = state.average_scale, state.average_lag
 
+    delayed = looks_ahead(rows, coef)
     n_rows, scattered = order.shape[0], coef.shape[1] >= MANY_WEIGHTS
+    # Of the row before: what it changed, how, and from which factor and intercept; and of the one earlier than that.
+    before = earlier = np.int64(order[0]) if n_rows > 0 else 0
+    change, waiting, slope, gradient, seen, held = 0.0, 0.0, 0.0, 0.0, 0.0, b
     for n in range(n_rows):
-        i = order[n]
-        if n + AHEAD < n_rows:
-            if not foreseen(rows, order[n + AHEAD - 1], order[n + AHEAD]):
-                row_prefetch(rows, y, order[n + AHEAD])
-            if scattered:
-                weights_prefetch(rows, coef, order[n + WEIGHTS_AHEAD])
+        i = np.int64(order[n])
+        squares, score, product = row_step(rows, earlier, before, i, coef, 0, waiting, change, squares)
+        if delayed:
+            penalties += squares * (seen * seen)
+            if not abs(product) < np.inf:
+                # The rows are so large that their product overflows, or one has a NaN.
+                if change != 0.0:
+                    squares, score = _settled(rows, before, i, coef, change, squares)
+                change, product = 0.0, coef.dtype.type(0)
+        else:
+            penalties += squares * (factor * factor)
+        rows_prefetch(rows, y, order, n)
+        if scattered and n + WEIGHTS_AHEAD < n_rows:
+            weights_prefetch(rows, coef, order[n + WEIGHTS_AHEAD])
         target, weight = np.float64(y[i]), 1.0
         if binary:
             hit = target > 0.0
@@ -82,35 +115,45 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
             weight *= sample_weight[i]
         eta = learning_rate(settings, t, kept)
         shrink = max(0.0, 1.0 - eta * ridge)
-        penalties += squares * (factor * factor)
-        p = factor * np.float64(row_dot(rows, i, coef, 0)) + b
+        p = _score(factor, np.float64(score), held, slope * (decay + product), gradient)
         if logistic:
             value, one_plus, gradient = shared_log_loss(target, p)
             losses += value
-            product *= one_plus
-            if product > _LARGE:
-                losses += log(product)
-                product = 1.0
+            product_of_factors *= one_plus
+            if product_of_factors > _LARGE:
+                losses += log(product_of_factors)
+                product_of_factors = 1.0
         else:
             value, gradient = value_and_slope(settings.loss, target, p, settings.epsilon)
             gradient = min(max(gradient, -MAX_GRADIENT), MAX_GRADIENT)
             losses += value
-        step = -eta * gradient * weight
+        slope = -eta * weight
+        step = slope * gradient
+        seen = factor
         factor *= shrink
         if factor < tiny:
+            if delayed:
+                if change != 0.0:
+                    squares, _ = _settled(rows, before, i, coef, change, squares)
+                penalties += squares * (seen * seen)
+                change, seen = 0.0, 0.0
             _scaled_back(needed, coef, average, factor, scale, lag)
             squares *= factor * factor
             factor = 1.0
         # The division does not wait for the step: it is done while the score is computed.
-        change = step * (1.0 / factor)
-        if step != 0.0:
-            squares = row_add(rows, i, coef, 0, change, squares)
-        b += step * decay
+        earlier, waiting, before, change = before, change, i, step * (1.0 / factor)
+        held, b = b, b + step * decay
         _in_mean(needed, rows, i, average, average_b, scale, lag, t - settings.average + 1.0, change, factor, b)
         t += 1.0
 
+    if delayed:
+        if waiting != 0.0:
+            squares, _ = _settled(rows, earlier, before, coef, waiting, squares)
+        penalties += squares * (seen * seen)
+    if change != 0.0:
+        _settled(rows, before, before, coef, change, squares)
     _scaled_back(needed, coef, average, factor, scale, lag)
-    losses += log(product)
+    losses += log(product_of_factors)
     totals[0, 0] += losses
     totals[1, 0] += losses + 0.5 * ridge * penalties
     state.intercept[0], state.clock[0] = b, t

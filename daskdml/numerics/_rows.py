@@ -9,20 +9,18 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
+from daskdml.numerics._prefetch import dense_prefetch, sparse_prefetch, sparse_weights_prefetch
 from daskdml.numerics._sparse import (
     sparse_add,
     sparse_dot,
     sparse_entry,
     sparse_length,
-    sparse_prefetch,
-    sparse_weights_prefetch,
+    sparse_step,
 )
-from daskdml.numerics._vectors import ask_for, vector_add, vector_dot
+from daskdml.numerics._vectors import vector_add, vector_dot, vector_step
 
 # What the operations on rows are compiled with: those that add up, and the others. None is called from C.
 PLAIN = {"error_model": "numpy", "no_cfunc_wrapper": True, "forceinline": True}
@@ -66,26 +64,6 @@ def as_rows(X: Any) -> DenseRows | CsrRows:
     return CsrRows(unlocked(X.data), unlocked(X.indices), unlocked(X.indptr))
 
 
-CACHE_LINE = 64
-
-
-@intrinsic
-def _prefetch(typingctx, array, row, offset):
-    """Ask for the cache line ``offset`` bytes into ``array[row]``: in a shuffled order no hardware foresees it."""
-
-    def codegen(context, builder, signature, args):
-        aryty = signature.args[0]
-        ary = context.make_array(aryty)(context, builder, args[0])
-        (stride,) = cgutils.unpack_tuple(builder, ary.strides, aryty.ndim)[:1]
-        base = builder.bitcast(ary.data, ir.IntType(8).as_pointer())
-        row_index = context.cast(builder, args[1], signature.args[1], types.intp)
-        shift = context.cast(builder, args[2], signature.args[2], types.intp)
-        ask_for(builder, builder.gep(base, [builder.add(builder.mul(row_index, stride), shift)]))
-        return context.get_dummy_value()
-
-    return types.void(array, row, offset), codegen
-
-
 @njit(nogil=True, no_cpython_wrapper=True, **SIMD)
 def norms(w, k):
     """The sums of squares and of absolute values of ``w[k]``, in float64.
@@ -112,6 +90,21 @@ def row_add(rows, i, w, k, c, squares):
     """``w[k] += c x_i``; returns the sum of squares of ``w[k]`` after, which was ``squares`` before."""
 
 
+def looks_ahead(rows, w):
+    """Whether `row_step` leaves the update by the row before for later."""
+
+
+def row_step(rows, earlier, before, i, w, k, waiting, change, squares):
+    """What row i needs of the weights: the sum of squares of ``w[k]``, a score and a product.
+
+    With ``w[k] += change x_before`` done before, the score is ``w[k] . x_i``, and the product is 0.
+
+    Where `looks_ahead` says so that update waits for the next step, and the score does not wait for the ``change``,
+    which is known last: of the weights after the update that waited, ``w[k] += waiting x_earlier``, there are
+    ``w[k] . x_i`` and ``x_before . x_i``. The first plus ``change`` times the second is the score.
+    """
+
+
 def row_length(rows, i):
     """How many entries row i holds."""
 
@@ -120,12 +113,8 @@ def row_entry(rows, i, j):
     """Entry j of row i: its column and its value."""
 
 
-def row_prefetch(rows, y, i):
-    """Start loading row i and its target: in a shuffled order that one value costs as much as a row."""
-
-
-def foreseen(rows, before, i):
-    """Whether the hardware sees row i coming after the row ``before``: a dense one next to it, but not a sparse one."""
+def rows_prefetch(rows, y, order, n):
+    """Start loading rows that come some way after place n of the order, and their targets: all over memory, as rows."""
 
 
 def weights_prefetch(rows, w, i):
@@ -204,6 +193,32 @@ def _row_add(rows, i, w, k, c, squares):
     return lambda rows, i, w, k, c, squares: sparse_add(rows, i, w, k, c, squares)
 
 
+@overload(looks_ahead, jit_options=PLAIN)
+def _looks_ahead(rows, w):
+    ahead = in_vectors(rows, w)
+    return lambda rows, w: ahead
+
+
+@overload(row_step, jit_options=PLAIN)
+def _row_step(rows, earlier, before, i, w, k, waiting, change, squares):
+    # One call each: numba counts references, atomically, for whatever is more than that.
+    if in_vectors(rows, w):
+        return lambda rows, earlier, before, i, w, k, waiting, change, squares: vector_step(
+            rows, earlier, before, i, w, k, waiting, change, squares
+        )
+    if not is_dense(rows):
+        return lambda rows, earlier, before, i, w, k, waiting, change, squares: sparse_step(
+            rows, before, i, w, k, change, squares
+        )
+
+    def dense(rows, earlier, before, i, w, k, waiting, change, squares):
+        if change != 0.0:
+            squares = row_add(rows, before, w, k, change, squares)
+        return np.float64(squares), row_dot(rows, i, w, k), w.dtype.type(0)
+
+    return dense
+
+
 @overload(row_length, jit_options=PLAIN)
 def _row_length(rows, i):
     if is_dense(rows):
@@ -218,30 +233,11 @@ def _row_entry(rows, i, j):
     return lambda rows, i, j: sparse_entry(rows, i, j)
 
 
-@overload(row_prefetch, jit_options=PLAIN)
-def _row_prefetch(rows, y, i):
+@overload(rows_prefetch, jit_options=PLAIN)
+def _rows_prefetch(rows, y, order, n):
     if is_dense(rows):
-
-        def dense(rows, y, i):
-            _prefetch(y, i, 0)
-            for offset in range(0, rows.X.shape[1] * rows.X.itemsize, CACHE_LINE):
-                _prefetch(rows.X, i, offset)
-
-        return dense
-
-    def csr(rows, y, i):
-        _prefetch(y, i, 0)
-        sparse_prefetch(rows, i)
-
-    return csr
-
-
-@overload(foreseen, jit_options=PLAIN)
-def _foreseen(rows, before, i):
-    if is_dense(rows):
-        return lambda rows, before, i: i == before + 1
-    # Three arrays to read, and between them the weights, all over memory.
-    return lambda rows, before, i: False
+        return lambda rows, y, order, n: dense_prefetch(rows, y, order, n)
+    return lambda rows, y, order, n: sparse_prefetch(rows, y, order, n)
 
 
 @overload(weights_prefetch, jit_options=PLAIN)

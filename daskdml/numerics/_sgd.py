@@ -15,7 +15,7 @@ from numba import njit, types
 from numba.extending import overload
 
 from daskdml.numerics._compiled import kernel, part
-from daskdml.numerics._rows import PLAIN, SIMD, is_dense, norms, row_add, row_dot, row_prefetch, row_square
+from daskdml.numerics._rows import PLAIN, SIMD, is_dense, norms, row_add, row_dot, row_square, rows_prefetch
 from daskdml.numerics._settings import (
     INVSCALING,
     L2,
@@ -28,9 +28,7 @@ from daskdml.numerics._settings import (
 from daskdml.numerics._sparse_steps import sparse_lasso_step
 from daskdml.numerics._targets import independent_gradient, problem_weight, softmax_gradient
 
-# Rows this far ahead are asked for early; further is evicted again before its turn, nearer comes too late.
-AHEAD = 10
-# Their weights can be asked for only once the row itself is there, which names them.
+# The weights of a row can be asked for only once the row itself is there, which names them.
 WEIGHTS_AHEAD = 2
 # Fewer than this stay in the caches by themselves; asking for them costs more than it brings.
 MANY_WEIGHTS = 2**20
@@ -159,8 +157,7 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
 
     for n in range(order.shape[0]):
         i = order[n]
-        if n + AHEAD < order.shape[0]:
-            row_prefetch(rows, y, order[n + AHEAD])
+        rows_prefetch(rows, y, order, n)
         target = np.float64(y[i])
         weight = np.float64(sample_weight[i]) if sample_weight.shape[0] > 0 else 1.0
         for k in range(n_problems):

@@ -15,12 +15,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from daskdml.numerics._vectors import ask_for
-
 _CONTRACT = ("contract",)
 # Entries whose arithmetic runs side by side.
-_DOTS, _STEPS = 4, 2
-CACHE_LINE = 64
+DOTS, _STEPS = 4, 2
 
 
 class Values:
@@ -67,7 +64,7 @@ class SparseRow:
         length = builder.sub(self.stop, self.start)
         whole = builder.add(self.start, builder.and_(length, number(-together)))
         with cgutils.for_range_slice(builder, self.start, whole, number(together), number) as (at, _):
-            _one_by_one(builder)
+            one_by_one(builder)
             visit([builder.add(at, number(n)) for n in range(together)])
         place = cgutils.alloca_once_value(builder, whole)
         while together > 1:
@@ -79,7 +76,7 @@ class SparseRow:
                 builder.store(builder.add(at, number(together)), place)
 
 
-def _one_by_one(builder: Any) -> None:
+def one_by_one(builder: Any) -> None:
     """Nothing at all, but the loop it stands in is left as it is written.
 
     The compiler would make vectors of it, gathered entry by entry, slower than they are used.
@@ -103,6 +100,45 @@ def _sum(builder: Any, totals: list[Any]) -> Any:
     return values[0]
 
 
+def _dot(context: Any, builder: Any, row: SparseRow, weights: Values, problem: Any) -> Any:
+    dtype = weights.kind.dtype
+    totals = zeros(builder, context.get_data_type(dtype), DOTS)
+
+    def visit(places):
+        for total, at in zip(totals, places, strict=False):
+            column, value = row.entry(at, dtype)
+            _grow(builder, total, value, weights.load(problem, column))
+
+    row.visit(DOTS, visit)
+    return _sum(builder, totals)
+
+
+def _add(
+    context: Any, builder: Any, row: SparseRow, weights: Values, problem: Any, c: Any, kind: Any, squares: Any
+) -> Any:
+    """The sum of squares of the weights after they are changed by ``c`` times the row."""
+    dtype = weights.kind.dtype
+    step = context.cast(builder, c, kind, dtype)
+    totals = zeros(builder, context.get_data_type(dtype), _STEPS)
+
+    def visit(places):
+        entries = [row.entry(at, dtype) for at in places]
+        # Columns are unique in a row: those loaded together do not meet.
+        before = [weights.load(problem, column) for column, _ in entries]
+        after = []
+        for (column, value), old in zip(entries, before, strict=True):
+            moved = builder.fmul(step, value, flags=_CONTRACT)
+            after.append(builder.fadd(old, moved, flags=_CONTRACT))
+            weights.store(after[-1], problem, column)
+        # after^2 - before^2 = c x (before + after)
+        for total, (_, value), old, new in zip(totals, entries, before, after, strict=False):
+            _grow(builder, total, value, builder.fadd(old, new))
+
+    row.visit(_STEPS, visit)
+    grown = context.cast(builder, _sum(builder, totals), dtype, types.float64)
+    return builder.fadd(squares, builder.fmul(context.cast(builder, c, kind, types.float64), grown))
+
+
 @intrinsic
 def sparse_dot(typingctx, rows, i, w, k):
     """``w[k] . x_i``, in the dtype of ``w``."""
@@ -111,15 +147,7 @@ def sparse_dot(typingctx, rows, i, w, k):
         row = SparseRow(context, builder, signature.args[0], args[0], args[1], signature.args[1])
         weights = Values(context, builder, signature.args[2], args[2])
         problem = context.cast(builder, args[3], signature.args[3], types.intp)
-        totals = zeros(builder, context.get_data_type(w.dtype), _DOTS)
-
-        def visit(places):
-            for total, at in zip(totals, places, strict=False):
-                column, value = row.entry(at, w.dtype)
-                _grow(builder, total, value, weights.load(problem, column))
-
-        row.visit(_DOTS, visit)
-        return _sum(builder, totals)
+        return _dot(context, builder, row, weights, problem)
 
     return w.dtype(rows, i, w, k), codegen
 
@@ -132,28 +160,30 @@ def sparse_add(typingctx, rows, i, w, k, c, squares):
         row = SparseRow(context, builder, signature.args[0], args[0], args[1], signature.args[1])
         weights = Values(context, builder, signature.args[2], args[2])
         problem = context.cast(builder, args[3], signature.args[3], types.intp)
-        step = context.cast(builder, args[4], c, w.dtype)
-        totals = zeros(builder, context.get_data_type(w.dtype), _STEPS)
-
-        def visit(places):
-            entries = [row.entry(at, w.dtype) for at in places]
-            # Columns are unique in a row: those loaded together do not meet.
-            before = [weights.load(problem, column) for column, _ in entries]
-            after = []
-            for (column, value), old in zip(entries, before, strict=True):
-                moved = builder.fmul(step, value, flags=_CONTRACT)
-                after.append(builder.fadd(old, moved, flags=_CONTRACT))
-                weights.store(after[-1], problem, column)
-            # after^2 - before^2 = c x (before + after)
-            for total, (_, value), old, new in zip(totals, entries, before, after, strict=False):
-                _grow(builder, total, value, builder.fadd(old, new))
-
-        row.visit(_STEPS, visit)
-        grown = context.cast(builder, _sum(builder, totals), w.dtype, types.float64)
-        change = builder.fmul(context.cast(builder, args[4], c, types.float64), grown)
-        return builder.fadd(context.cast(builder, args[5], squares, types.float64), change)
+        before = context.cast(builder, args[5], squares, types.float64)
+        return _add(context, builder, row, weights, problem, args[4], c, before)
 
     return types.float64(rows, i, w, k, c, squares), codegen
+
+
+@intrinsic
+def sparse_step(typingctx, rows, before, i, w, k, change, squares):
+    """``w[k] += change x_before``; then the sum of its squares, which was ``squares``, ``w[k] . x_i``, and 0."""
+
+    def codegen(context, builder, signature, args):
+        kinds = signature.args
+        weights = Values(context, builder, kinds[3], args[3])
+        problem = context.cast(builder, args[4], kinds[4], types.intp)
+        total = cgutils.alloca_once_value(builder, context.cast(builder, args[6], squares, types.float64))
+        with builder.if_then(builder.fcmp_unordered("!=", args[5], args[5].type(0.0))):
+            row = SparseRow(context, builder, kinds[0], args[0], args[1], kinds[1])
+            builder.store(_add(context, builder, row, weights, problem, args[5], change, builder.load(total)), total)
+        row = SparseRow(context, builder, kinds[0], args[0], args[2], kinds[2])
+        score = _dot(context, builder, row, weights, problem)
+        found = (builder.load(total), score, score.type(0.0))
+        return context.make_tuple(builder, signature.return_type, found)
+
+    return types.Tuple((types.float64, w.dtype, w.dtype))(rows, before, i, w, k, change, squares), codegen
 
 
 @intrinsic
@@ -180,39 +210,3 @@ def sparse_entry(typingctx, rows, i, j):
         return context.make_tuple(builder, signature.return_type, (column, value))
 
     return types.Tuple((types.uintp, dtype))(rows, i, j), codegen
-
-
-@intrinsic
-def sparse_prefetch(typingctx, rows, i):
-    """Start loading the columns and values of row i."""
-
-    def codegen(context, builder, signature, args):
-        row = SparseRow(context, builder, signature.args[0], args[0], args[1], signature.args[1])
-        for values in (row.data, row.indices):
-            size = context.get_abi_sizeof(context.get_value_type(values.kind.dtype))
-            step = row.start.type(max(1, CACHE_LINE // size))
-            with cgutils.for_range_slice(builder, row.start, row.stop, step, step.type) as (at, _):
-                _one_by_one(builder)
-                ask_for(builder, values.address(at))
-        return context.get_dummy_value()
-
-    return types.void(rows, i), codegen
-
-
-@intrinsic
-def sparse_weights_prefetch(typingctx, rows, w, k, i):
-    """Start loading the weights ``w[k]`` that row i names."""
-
-    def codegen(context, builder, signature, args):
-        row = SparseRow(context, builder, signature.args[0], args[0], args[3], signature.args[3])
-        weights = Values(context, builder, signature.args[1], args[1])
-        problem = context.cast(builder, args[2], signature.args[2], types.intp)
-
-        def visit(places):
-            for at in places:
-                ask_for(builder, weights.address(problem, row.indices.load(at, to=types.intp)))
-
-        row.visit(_DOTS, visit)
-        return context.get_dummy_value()
-
-    return types.void(rows, w, k, i), codegen

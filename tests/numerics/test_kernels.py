@@ -264,6 +264,25 @@ def test_the_kernel_of_the_common_case_is_the_general_one(form, loss, schedule, 
         np.testing.assert_allclose(plain, general, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.0])
+def test_a_row_too_large_to_be_multiplied_by_its_neighbour_is_learnt_from_all_the_same(weight):
+    """Its product with the next row is no number in 32 bits, which the score of that row must not become."""
+    rows = problem(dtype=np.float32)
+    rows.X[10:14, 2] = 1e25
+    rows.sample_weight = np.ones(60, np.float32)
+    rows.sample_weight[10:14] = weight
+    m = model(dtype=np.float32, eta0=1e-3, alpha=0.1)
+    results = []
+    for kernel in (train_rows, train_rows_plain):
+        state, totals = m.init(), np.zeros((2, 1))
+        given = m.settings, m.positive_weight[:1], m.negative_weight[:1], np.ones(1, dtype=bool), totals
+        kernel(as_rows(rows.X), rows.y, rows.sample_weight, row_order(60, None), state, *given)
+        results.append((state.coef, state.intercept))
+    for plain, general in zip(*results, strict=True):
+        np.testing.assert_allclose(plain, general, rtol=1e-4, atol=1e-6)
+    assert np.isfinite(results[0][0]).all()
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("schedule", [*RATES, "pa1"])
 @pytest.mark.parametrize("mode", MODES)

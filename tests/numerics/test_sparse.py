@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from numba import njit
 
 from daskdml.numerics import CsrRows
-from daskdml.numerics._rows import row_add, row_dot, row_entry, row_length, row_prefetch, row_square, weights_prefetch
+from daskdml.numerics._rows import row_add, row_dot, row_entry, row_length, row_square, rows_prefetch, weights_prefetch
 from daskdml.numerics._sparse_steps import (
     sparse_adaptive_step,
     sparse_caught_up_dot,
@@ -36,7 +36,7 @@ def weights(dtype="f8"):
 
 @njit
 def products(rows, i, w, k, c):
-    row_prefetch(rows, rows.data, i)
+    rows_prefetch(rows, rows.data, np.arange(12, dtype=np.int32), i)
     weights_prefetch(rows, w, i)
     squares = (w[k].astype(np.float64) ** 2).sum()
     dot, square = row_dot(rows, i, w, k), row_square(rows, i)

@@ -5,7 +5,7 @@ import pytest
 from numba import njit
 
 from daskdml.numerics._exponential import exp_of_negative
-from daskdml.numerics._rows import CsrRows, DenseRows, row_add, row_dot
+from daskdml.numerics._rows import CsrRows, DenseRows, row_add, row_dot, row_step
 
 
 @njit(error_model="numpy")
@@ -68,3 +68,33 @@ def test_the_exponential_is_that_of_the_c_library():
     np.testing.assert_allclose(exponentials(x.copy()), np.exp(x), rtol=5e-16)
     low = exponentials(np.array([-709.0, -1e5, -np.inf, np.nan]))
     assert (low[:3] < 1e-300).all() and np.isnan(low[3])
+
+
+@njit(error_model="numpy")
+def step(rows, earlier, before, i, w, k, waiting, change, squares):
+    return row_step(rows, earlier, before, i, w, k, waiting, change, squares)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("waiting", [0.0, -0.7])
+@pytest.mark.parametrize("change", [0.0, 0.3])
+def test_a_step_gives_the_score_of_a_row_after_the_changes_by_those_before(dtype, waiting, change):
+    rng = np.random.default_rng(0)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
+    for n in LENGTHS:
+        X, w = rng.standard_normal((3, n)).astype(dtype), rng.standard_normal((2, n)).astype(dtype)
+        moved = w.copy()
+        squares, score, product = step(DenseRows(X), 2, 0, 1, moved, 1, waiting, change, float(w[1] @ w[1]))
+        np.testing.assert_allclose(moved[1], w[1] + dtype(waiting) * X[2], atol=10 * tolerance)
+        np.testing.assert_array_equal(moved[0], w[0])
+        assert squares == pytest.approx(moved[1] @ moved[1], rel=10 * tolerance, abs=tolerance)
+        after = moved[1] + dtype(change) * X[0]
+        assert score + change * product == pytest.approx(X[1] @ after, rel=tolerance, abs=30 * tolerance)
+
+
+def test_a_row_that_changes_nothing_leaves_the_weights_as_they_are():
+    X, w = np.ones((2, 40), np.float32), np.ones((1, 40), np.float32)
+    X[0] = np.nan
+    squares, score, product = step(DenseRows(X), 0, 1, 1, w, 0, 0.0, 1.0, 40.0)
+    np.testing.assert_array_equal(w, 1)
+    assert (squares, score, product) == (40.0, 40.0, 40.0)
