@@ -15,6 +15,8 @@ replica the recipes of its blocks, which are kilobytes each.
 Where epochs are short, what is between them is a good part of the whole: the way of the parameters to the driver and
 back takes 20 ms, and 60 where they are 4 MB. So the next epoch is sent while one is under way, as a continuation of
 its tasks, and is let go of where the driver decides otherwise at the end. Then a graph reaches back over a few epochs.
+
+Where replicas agree each by itself and rounds are shorter still, many of them are one task (:mod:`_chain`).
 """
 
 from __future__ import annotations
@@ -37,14 +39,14 @@ from daskdml.cluster import LOST, connection_lost
 from daskdml.data import Dataset, new_lease, release_cache, trouble, wait_for
 from daskdml.models import Model
 from daskdml.monitor import StopTraining
-from daskdml.strategies import _tasks
+from daskdml.strategies import _chain, _tasks
 from daskdml.strategies._batch import Batch
 from daskdml.strategies._fatal import give_up_on_fatal_blocks, told
 from daskdml.strategies._homes import settled
 from daskdml.strategies._limits import budget, device_budget
 from daskdml.strategies._plan import Work, segments
-from daskdml.strategies._strategy import Agreed, OnRound, Synchronous
-from daskdml.strategies._work import Blocks, Report, nobody_told
+from daskdml.strategies._strategy import Agreed, Coming, OnRound, Synchronous
+from daskdml.strategies._work import Blocks, Late, Report, nobody_told
 
 logger = logging.getLogger("daskdml")
 
@@ -129,6 +131,10 @@ class DaskRunner:
         self._recipes: dict[int, tuple[set[int], Future | TaskRef]] = {}
         self._latest: Any = None
         self._begun: _Begun | None = None
+        # The chain that is under way and the one after it, where rounds are in chains, which has gone well so far.
+        self._chains: list[_chain.Chain] = []
+        self._chained = 0
+        self._chains_well = True
         self._seconds = float("inf")
         self._state_bytes = 0
         self._pools: Any = None
@@ -140,7 +146,7 @@ class DaskRunner:
         rounds: list[list[Work]],
         active: np.ndarray,
         on_round: OnRound,
-        coming: list[list[Work]] | None = None,
+        coming: Coming | None = None,
     ) -> tuple[Agreed, bool]:
         """Run the rounds of an epoch; see :meth:`LocalRunner.epoch`. Begun anew if the cluster loses it."""
         started = time.perf_counter()
@@ -156,11 +162,15 @@ class DaskRunner:
         for attempt in range(_RETRIES + 1):
             seen: list[Report] = []
             try:
+                if (chain := self._next_chain(agreed, rounds, active, coming)) is not None:
+                    self._seconds = chain.seconds
+                    return self._chained_epoch(chain, agreed, active, once)
                 found = self._epoch(agreed, rounds, active, once, coming)
                 self._seconds = time.perf_counter() - started
                 return found
             except LOST as error:
-                self._begun = None
+                # A chain that is under way ends by itself, within the second that it waits for what was lost.
+                self._begun, self._chains, self._chains_well = None, [], False
                 if (lost := connection_lost(self.client, patience=0)) is not None:
                     raise lost from error
                 give_up_on_fatal_blocks(self.client, self.data, self.plan)
@@ -196,11 +206,16 @@ class DaskRunner:
         """Free what the workers keep of the data."""
         if self.client.status != "running":
             return
+        # Tasks that nobody wants any more would be in the way of the next fit's.
+        left = self._end_chains()
         if (begun := self._begun) is not None:
-            # Its tasks would be in the way of the next fit's.
             self._begun = None
+            left += begun.futures
+        with contextlib.suppress(Exception):
+            wait(left, timeout=_AHEAD_PATIENCE)
+        if self._chained:
             with contextlib.suppress(Exception):
-                wait(begun.futures, timeout=_AHEAD_PATIENCE)
+                self.client.run(_chain.forget_chains, self._names, on_error="ignore")
         try:
             self.client.run(release_cache, self.data.token, self._lease, on_error="ignore")
         except (OSError, TimeoutError, ValueError) as error:
@@ -212,7 +227,7 @@ class DaskRunner:
         rounds: list[list[Work]],
         active: np.ndarray,
         on_round: OnRound,
-        coming: list[list[Work]] | None,
+        coming: Coming | None,
     ) -> tuple[Agreed, bool]:
         if self.strategy.agrees_here:
             with self._blas_alone():
@@ -230,9 +245,10 @@ class DaskRunner:
             del before
             if stopped is not None:
                 return stopped, True
-        if coming is not None and self._goes_ahead(begun, coming):
-            self._begun = _Begun(coming, active, begun.chain + 1)
-            self._send(self._begun, begun.brought[-1] if begun.brought else begun.ends[-1], on_round)
+        if coming is not None and (following := coming(1)) is not None and self._goes_ahead(begun, following):
+            if not begun.brought or not self._send_chain(begun.brought[-1], 1, coming, active, begun.chain + 1):
+                self._begun = _Begun(following, active, begun.chain + 1)
+                self._send(self._begun, begun.brought[-1] if begun.brought else begun.ends[-1], on_round)
         if begun.brought:
             for futures in begun.brought:
                 agreed = self._agreed_by_each(agreed, futures, active)
@@ -240,8 +256,9 @@ class DaskRunner:
                     on_round(agreed.report, partial(Agreed, agreed.state, agreed.memory, agreed.report))
                 except StopTraining:
                     return agreed, True
-            if self._begun is not None:
-                self._begun.agreed = agreed
+            for ahead in (self._begun, *self._chains):
+                if ahead is not None:
+                    ahead.agreed = agreed
             return agreed, False
         if self._whole:
             # The last round has no report: what was agreed on in it comes whole.
@@ -255,6 +272,94 @@ class DaskRunner:
         if self._begun is not None:
             self._begun.agreed = agreed
         return agreed, False
+
+    def _send_chain(
+        self, now: list[Future], first: int, coming: Coming, active: np.ndarray, depth: int, expected: int = 0
+    ) -> bool:
+        """Send a chain that begins so many epochs from this one, if there is anything to gain by one.
+
+        It goes on from ``now``, what each replica brought to the last round before, or to the ``expected`` rounds of
+        the chain before.
+        """
+        rounds = coming(first)
+        if rounds is None or not self._chains_well or not self._each_agrees(rounds) or not self.data.self_contained:
+            return False
+        threads = self._threads()
+        if not _chain.can_chain(rounds, self._homes, threads) or len(rounds[0]) != len(now):
+            return False
+        epochs: list[list[list[Work]]] = []
+        for ahead in range(first, first + _chain.epochs_at_once(self._seconds, len(rounds))):
+            if (rounds := coming(ahead)) is None:
+                break
+            epochs.append(rounds)
+        if not epochs or len(epochs) * len(epochs[0]) == 1:
+            return False
+        self._chained += 1
+        homes = tuple(self._homes[replica] for replica in range(len(now)))
+        chain = _chain.Chain(_chain.Address(self._names, self._chained, homes), epochs, active, depth)
+        batch = self._batch(chain.rounds)
+        tasks: list[TaskRef] = []
+        for replica in range(len(now)):
+            assignments = [_tasks.Assignment(works[replica], active) for works in chain.rounds]
+            plan = _chain.Plan(chain.address, replica, assignments, expected)
+            given = (self.job, self._recipes[replica][1], plan, *now)
+            tasks.append(self._add(batch, "work", _chain.run_chain, *given, home=replica))
+        chain.futures = self._submit(batch, tasks)
+        self._chains.append(chain)
+        return True
+
+    def _next_chain(
+        self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, coming: Coming | None
+    ) -> _chain.Chain | None:
+        """The chain that this epoch was trained in, if one is under way and nothing was decided otherwise."""
+        if not self._chains:
+            return None
+        chain = self._chains[0]
+        if not chain.is_next(agreed, rounds, active):
+            self._end_chains()
+            return None
+        if chain.brought is None:
+            started = time.perf_counter()
+            if coming is not None and chain.depth < _AHEAD_CHAIN:
+                self._send_chain(chain.futures, len(chain.epochs), coming, active, chain.depth + 1, len(chain.rounds))
+            whole = len(chain.epochs)
+            for future in chain.futures:
+                self._gather_ready(future)
+            chain.hear(self.client.gather(chain.futures), time.perf_counter() - started)
+            if len(chain.epochs) < whole:
+                self._chains_well = False
+                self._end_chains()
+                if not chain.epochs:
+                    return None
+                self._chains = [chain]
+        return chain
+
+    def _chained_epoch(
+        self, chain: _chain.Chain, agreed: Agreed, active: np.ndarray, on_round: OnRound
+    ) -> tuple[Agreed, bool]:
+        """Tell of an epoch that was trained in a chain."""
+        late = Late(chain.asked, chain.seconds / len(chain.epochs[chain.taken]))
+        for brought in chain.take():
+            agreed = _tasks.agree(self._local_job, agreed, active, *(b.partial for b in brought))
+            report = replace(agreed.report, late=late)
+            try:
+                on_round(report, partial(Agreed, agreed.state, agreed.memory, agreed.report))
+            except StopTraining:
+                return agreed, True
+        if chain.taken == len(chain.epochs):
+            self._chains.remove(chain)
+        for ahead in self._chains:
+            ahead.agreed = agreed
+        return agreed, False
+
+    def _end_chains(self) -> list[Future]:
+        """Let go of the chains that are under way; returns the tasks that nobody wants any more."""
+        chains, self._chains = self._chains, []
+        left = [future for chain in chains if chain.brought is None for future in chain.futures]
+        if left:
+            with contextlib.suppress(Exception):
+                self.client.run(_chain.end_chains, self._names, chains[-1].address.number, on_error="ignore")
+        return left
 
     def _agreeing_here(
         self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round: OnRound

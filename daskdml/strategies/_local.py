@@ -10,7 +10,7 @@ import numpy as np
 from daskdml.models import Model
 from daskdml.monitor import StopTraining
 from daskdml.strategies._plan import Work
-from daskdml.strategies._strategy import Agreed, OnRound, Synchronous
+from daskdml.strategies._strategy import Agreed, Coming, OnRound, Synchronous
 from daskdml.strategies._work import InMemory, evaluate_pieces, nobody_told
 
 
@@ -30,7 +30,7 @@ class LocalRunner:
         rounds: list[list[Work]],
         active: np.ndarray,
         on_round: OnRound,
-        coming: list[list[Work]] | None = None,
+        coming: Coming | None = None,
     ) -> tuple[Agreed, bool]:
         """Run the rounds of an epoch; returns what is agreed on after, and whether a callback ended it early."""
         strategy, model = self.strategy, self.model

@@ -35,6 +35,8 @@ class Partial:
 
 # What a runner tells after a round: its report, and how to fetch what was agreed on, which may be on the cluster.
 OnRound = Callable[[Report, Callable[[], Agreed]], None]
+# The rounds of the epoch so many after the present one, unless something else is decided; None after the last.
+Coming = Callable[[int], "list[list[Work]] | None"]
 
 
 class Synchronous(Parameters):

@@ -62,13 +62,16 @@ class Teller:
             self.loss = np.zeros(self.model.n_problems)
             self.objective = np.zeros(self.model.n_problems)
         self.started = self.since = time.perf_counter()
+        # Of rounds of this epoch that are told of, and whether they are told of as they are over.
+        self._seconds, self._late = 0.0, False
         before, self._begun = self._begun, time.time()
         self.asked = before if ahead else self._begun
 
     def on_replicas(self, report: Report) -> None:
         """What each replica did in the round of which :meth:`on_round` will tell."""
         lanes: dict[int, list[ReplicaRound]] = {}
-        for part in self._clocks.moved(report.parts, self.asked):
+        asked = self.asked if report.late is None else report.late.asked
+        for part in self._clocks.moved(report.parts, asked):
             lanes.setdefault(part.replica, []).append(part)
         parts = [merged(lanes[replica]) for replica in sorted(lanes)]
         last = max((part.begin + part.seconds for part in parts), default=0.0)
@@ -105,8 +108,11 @@ class Teller:
 
     def on_round(self, report: Report) -> None:
         now = time.perf_counter()
+        seconds = now - self.since if report.late is None else report.late.seconds
         totals = report.totals
         assert totals is not None
+        self._seconds += seconds
+        self._late = report.late is not None
         self.round += 1
         self.done += 1
         self.rows += totals.rows
@@ -120,7 +126,7 @@ class Teller:
             loss=self._mean("loss", totals.loss, totals.rows),
             objective=self._mean("objective", totals.objective, totals.rows),
             rows=totals.rows,
-            seconds=now - self.since,
+            seconds=seconds,
             compute_seconds=report.compute_seconds,
             load_seconds=report.load_seconds,
             wait_seconds=report.wait_seconds,
@@ -159,7 +165,7 @@ class Teller:
             loss=self._mean("loss", self.loss, self.rows),
             objective=self._mean("objective", self.objective, self.rows),
             rows=self.rows,
-            seconds=time.perf_counter() - self.started,
+            seconds=self._seconds if self._late else time.perf_counter() - self.started,
             validation_score=score,
             learning_rate=rate,
         )

@@ -15,7 +15,7 @@ from daskdml.models import Model
 from daskdml.monitor import CallbackList, FitEnd, FitInfo, StoppingRule
 from daskdml.strategies._checkpoint import Checkpoint, already_further, of_other_rows
 from daskdml.strategies._plan import Holdout, Piece, Work, mixed_shares, plan_epoch, shares
-from daskdml.strategies._strategy import Agreed, OnRound, Synchronous
+from daskdml.strategies._strategy import Agreed, Coming, OnRound, Synchronous
 from daskdml.strategies._teller import Teller
 from daskdml.strategies._work import Report
 
@@ -32,10 +32,7 @@ MIXED_VISITS = 2**16
 
 
 class Runner(Protocol):
-    """Where a strategy's steps are run; ``on_loss`` is to be called with what was lost and begun again.
-
-    The rounds ``coming`` are those of the next epoch, unless it is decided otherwise when this one is over.
-    """
+    """Where a strategy's steps are run; ``on_loss`` is to be called with what was lost and begun again."""
 
     on_loss: Callable[[str], None]
 
@@ -45,7 +42,7 @@ class Runner(Protocol):
         rounds: list[list[Work]],
         active: np.ndarray,
         on_round: OnRound,
-        coming: list[list[Work]] | None = None,
+        coming: Coming | None = None,
     ) -> tuple[Agreed, bool]: ...
 
     def evaluate(self, agreed: Agreed, works: list[Work]) -> np.ndarray | None: ...
@@ -119,17 +116,17 @@ def train(
         listeners.on_fit_start(
             replace(info, rounds_per_epoch=rounds, epochs_done=teller.epochs, rows_done=teller.all_rows)
         )
-        coming: list[list[Work]] | None = None
+        planned = _Planned(last)
         for epoch in range(teller.epochs + 1, last + 1):
-            teller.begin(epoch, ~schedule.rule.stopped, ahead=coming is not None)
+            teller.begin(epoch, ~schedule.rule.stopped, ahead=planned.knows(epoch))
             if shuffle and not mixing and epoch > 1:
                 mixing = schedule.mixing(teller.first_bytes)
                 dealt = mixed_shares(schedule.n_blocks, schedule.n_replicas, mixing) if mixing else dealt
             plan = partial(plan_epoch, dealt, rounds, seed=schedule.seed, shuffle=shuffle)
-            works = coming or plan(epoch=epoch, holdout=schedule.holdout)[teller.done :]
+            works = planned.take(epoch) or plan(epoch=epoch, holdout=schedule.holdout)[teller.done :]
             # How rows mix is decided after the first epoch; and validation is not to wait for another one.
             ahead = 1 < epoch < last and schedule.holdout is None and not strategy.agrees_here
-            coming = plan(epoch=epoch + 1) if ahead else None
+            coming = planned.after(epoch, plan) if ahead else None
             agreed, stopped = (
                 runner.epoch(agreed, works, teller.active, keeper.on_round, coming) if works else (agreed, False)
             )
@@ -185,6 +182,35 @@ def _judge(
     if decision.reduce_rate.any():
         agreed = replace(agreed, state=model.reduce_rates(agreed.state, decision.reduce_rate))
     return agreed
+
+
+class _Planned:
+    """The rounds of epochs that may be sent before their turn; of each there is one list, by which it is known."""
+
+    def __init__(self, last: int):
+        self._last = last
+        self._rounds: dict[int, list[list[Work]]] = {}
+
+    def knows(self, epoch: int) -> bool:
+        """Whether the epoch can have been sent."""
+        return epoch in self._rounds
+
+    def take(self, epoch: int) -> list[list[Work]] | None:
+        """The rounds of the epoch whose turn it is."""
+        return self._rounds.pop(epoch, None)
+
+    def after(self, epoch: int, plan: Callable[..., list[list[Work]]]) -> Coming:
+        """The rounds of those after it."""
+
+        def coming(ahead: int) -> list[list[Work]] | None:
+            number = epoch + ahead
+            if number > self._last:
+                return None
+            if number not in self._rounds:
+                self._rounds[number] = plan(epoch=number)
+            return self._rounds[number]
+
+        return coming
 
 
 class _Keeper:

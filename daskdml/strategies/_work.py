@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,12 +19,19 @@ from daskdml.numerics import DeviceBlock, card
 from daskdml.strategies._plan import Order, Piece, Work, part_of
 
 
+class Late(NamedTuple):
+    """Of a round that is told of together with others: when it was sent, and how many seconds it took."""
+
+    asked: float
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Report:
     """What one replica, or all together, did in a round. Seconds and bytes add up over replicas.
 
     From ``gate_seconds`` to ``staleness`` with a parameter server only; ``staleness`` lists how many clocks behind each
-    read was. ``parts`` tell of each replica by itself.
+    read was. ``parts`` tell of each replica by itself. ``late`` is of a whole round, and of no sum.
     """
 
     totals: Totals | None = None
@@ -47,6 +54,7 @@ class Report:
     # Of making one of what all bring: by the task that does it, or by the driver.
     agree_seconds: float = 0.0
     parts: tuple[ReplicaRound, ...] = ()
+    late: Late | None = None
 
     def __add__(self, other: Report) -> Report:
         sums = map(operator.add, _COUNTS(self), _COUNTS(other))
@@ -55,7 +63,7 @@ class Report:
         return Report(self.totals + other.totals, *sums)
 
 
-_COUNTS = operator.attrgetter(*(f.name for f in fields(Report) if f.name != "totals"))
+_COUNTS = operator.attrgetter(*(f.name for f in fields(Report) if f.name not in ("totals", "late")))
 
 
 @dataclass(frozen=True, eq=False)

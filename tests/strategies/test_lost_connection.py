@@ -17,7 +17,7 @@ def runner(status):
     """A runner whose every epoch is lost, with a client of this status."""
     one = object.__new__(DaskRunner)
     one.client = SimpleNamespace(status=status, scheduler=SimpleNamespace(address="tcp://there:8786"))
-    one.attempts, one.data, one.plan = [], None, None
+    one.attempts, one.data, one.plan, one._chains = [], None, None, []
 
     def lost(*_):
         one.attempts.append(1)

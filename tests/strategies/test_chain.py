@@ -1,0 +1,174 @@
+"""Many rounds in one task: the same bits as rounds in tasks of their own, whatever goes wrong on the way."""
+
+import os
+import signal
+import threading
+import time
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from daskdml import BSP, Averaging
+from daskdml.linear_model import SGDClassifier
+from daskdml.monitor import Callback, StopTraining
+from daskdml.strategies import _chain, _dask
+from daskdml.strategies._plan import Work
+
+
+def rows(n=4000, chunks=500):
+    rng = np.random.default_rng(0)
+    X = da.random.default_rng(1).standard_normal((n, 5), chunks=(chunks, 5))
+    y = (X[:, 0] + 0.5 * da.from_array(rng.standard_normal(n), chunks=chunks) > 0).astype(int)
+    return X, y
+
+
+def fitted(strategy, max_iter=30, callbacks=None, **params):
+    params = {"tol": None, "random_state": 0} | params
+    return SGDClassifier(strategy=strategy, max_iter=max_iter, callbacks=callbacks, **params).fit(*rows())
+
+
+@pytest.fixture
+def chained(monkeypatch):
+    """How many rounds each chain of a fit has, as they are sent."""
+    sizes = []
+    send = _dask.DaskRunner._send_chain
+
+    def watched(self, *args, **kwargs):
+        sent = send(self, *args, **kwargs)
+        sizes.extend([len(self._chains[-1].rounds)] if sent else [])
+        return sent
+
+    monkeypatch.setattr(_dask.DaskRunner, "_send_chain", watched)
+    return sizes
+
+
+def unchained(monkeypatch, *args, **kwargs):
+    with monkeypatch.context() as patched:
+        patched.setattr(_chain, "epochs_at_once", lambda seconds, rounds: 0)
+        return fitted(*args, **kwargs)
+
+
+def same(a, b):
+    np.testing.assert_array_equal(a.coef_, b.coef_)
+    np.testing.assert_array_equal(a.intercept_, b.intercept_)
+    assert a.n_iter_ == b.n_iter_
+    for name in ("loss", "objective", "rows", "round"):
+        assert a.history_[name].tolist() == b.history_[name].tolist()
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        Averaging(n_replicas=1),
+        Averaging(n_replicas=2),
+        Averaging(n_replicas=2, rounds_per_epoch=3, outer_momentum=0.5),
+        BSP(n_replicas=2, rounds_per_epoch=4),
+    ],
+    ids=repr,
+)
+def test_a_chain_gives_the_bits_of_rounds_by_themselves(client, monkeypatch, chained, strategy, shuffle):
+    one = unchained(monkeypatch, strategy, shuffle=shuffle)
+    assert not chained
+    same(fitted(strategy, shuffle=shuffle), one)
+    assert max(chained) > 1
+    assert not _chain._boxes
+
+
+def test_a_fit_that_converges_within_a_chain_ends_where_it_would(client, monkeypatch, chained):
+    given = {"max_iter": 500, "tol": 1e-3, "n_iter_no_change": 2}
+    one = unchained(monkeypatch, Averaging(n_replicas=2), **given)
+    assert 4 < one.n_iter_ < 500
+    same(fitted(Averaging(n_replicas=2), **given), one)
+    assert chained
+
+
+def test_a_rate_that_is_reduced_within_a_chain_is_so_from_the_next_epoch_on(client, monkeypatch, chained):
+    given = {"max_iter": 40, "tol": 1e-3, "learning_rate": "adaptive", "eta0": 0.1, "n_iter_no_change": 2}
+    one = unchained(monkeypatch, Averaging(n_replicas=2), **given)
+    assert len(set(one.history_["learning_rate"].tolist())) > 1
+    same(fitted(Averaging(n_replicas=2), **given), one)
+    assert chained
+
+
+def test_a_listener_ends_a_fit_within_a_chain(client, chained):
+    class Enough(Callback):
+        def on_round_end(self, event):
+            if event.round == 9:
+                raise StopTraining
+
+    model = fitted(Averaging(n_replicas=2), callbacks=[Enough()])
+    assert model.history_["round"].tolist()[-1] == 9
+    assert chained
+
+
+def test_the_seconds_of_epochs_are_those_of_the_fit(client, chained):
+    start = time.perf_counter()
+    model = fitted(Averaging(n_replicas=2), max_iter=60)
+    seconds = time.perf_counter() - start
+    assert 0.3 * seconds < sum(model.history_["seconds"].tolist()) <= seconds
+    assert min(model.history_["seconds"].tolist()) > 0
+    assert chained
+
+
+def test_where_nothing_arrives_a_fit_goes_on_in_tasks_of_their_own(client, monkeypatch, chained):
+    one = unchained(monkeypatch, Averaging(n_replicas=2))
+    monkeypatch.setattr(_chain, "_deliver", lambda *letter: None)
+    start = time.perf_counter()
+    same(fitted(Averaging(n_replicas=2)), one)
+    # A second is waited for, once; the second chain was sent by then.
+    assert len(chained) <= 2
+    assert time.perf_counter() - start < 20
+
+
+def test_fits_that_are_in_each_others_way_both_end(client, monkeypatch, chained):
+    one = unchained(monkeypatch, Averaging(n_replicas=2), max_iter=60)
+    found = []
+    fits = [
+        threading.Thread(target=lambda: found.append(fitted(Averaging(n_replicas=2), max_iter=60))) for _ in range(3)
+    ]
+    for fit in fits:
+        fit.start()
+    for fit in fits:
+        fit.join(60)
+    assert len(found) == 3 and chained
+    for model in found:
+        same(model, one)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("n", [1, 2])
+def test_workers_that_die_in_a_chain_cost_no_bit(process_client, monkeypatch, chained, n):
+    client = process_client(2, threads_per_worker=1)
+    one = unchained(monkeypatch, Averaging(n_replicas=2), max_iter=120)
+    victims = list(client.run(os.getpid).values())[:n]
+
+    class Killer(Callback):
+        def on_epoch_end(self, event):
+            if event.epoch == 40:
+                for victim in victims:
+                    os.kill(victim, signal.SIGKILL)
+
+    same(fitted(Averaging(n_replicas=2), max_iter=120, callbacks=[Killer()]), one)
+    assert len(chained) > 1
+
+
+def test_replicas_without_a_thread_or_work_of_their_own_are_in_no_chain():
+    def works(*replicas):
+        return [Work(replica, 1, (), 0, False) for replica in replicas]
+
+    homes, threads = {0: "a", 1: "b", 2: "b"}, {"a": 1, "b": 1}
+    assert _chain.can_chain([works(0, 1), works(0, 1)], homes, threads)
+    assert not _chain.can_chain([works(0, 1), works(0)], homes, threads)
+    assert not _chain.can_chain([works(1)], homes, threads)
+    assert not _chain.can_chain([works(0, 1, 2)], homes, threads)
+    assert _chain.can_chain([works(0, 1, 2)], homes, threads | {"b": 2})
+    assert not _chain.can_chain([works(0, 1)], homes, {"a": 1})
+
+
+@pytest.mark.parametrize(
+    "seconds, rounds, epochs", [(0.7, 1, 0), (0.5, 1, 0), (0.5, 4, 1), (0.09, 1, 3), (1e-4, 20, 3)]
+)
+def test_a_chain_is_short(seconds, rounds, epochs):
+    assert _chain.epochs_at_once(seconds, rounds) == epochs
