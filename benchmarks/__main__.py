@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
+import time
 
 from benchmarks._measure import folder
 from benchmarks._plots import redraw
@@ -46,9 +46,9 @@ def main() -> None:
             redraw(name, folder(full=True))
             continue
         print(f"\n## {name}\n", flush=True)
-        benchmark = importlib.import_module(f"benchmarks.{name}")
+        benchmark, start = importlib.import_module(f"benchmarks.{name}"), time.perf_counter()
         benchmark.run(full=options.full, **({"arguments": own} if own else {}))
-        sys.stdout.flush()
+        print(f"\n{name}: {time.perf_counter() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

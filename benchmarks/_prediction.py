@@ -19,7 +19,7 @@ def predictions(full: bool) -> tuple[dict[str, Any], str]:
 
     from daskdml.linear_model import SGDClassifier
 
-    rows, chunk, repeats = (2_000_000, 100_000, 9) if full else (400_000, 50_000, 5)
+    rows, chunk, repeats = (2_000_000, 100_000, 9) if full else (400_000, 50_000, 2)
     rng = np.random.default_rng(0)
     held = rng.standard_normal((rows, FEATURES), dtype=np.float32)
     labels = (held[:, 0] > 0).astype(np.int64)

@@ -39,8 +39,8 @@ from daskdml.monitor.dashboard._store import FitStore
 
 OFF, ON, OPEN = "nobody told", "page there", "page open"
 # Epochs that are counted between opening and closing. Those while a browser connects, and is sent all there is, are not
-# (a page is made once, which takes the scheduler a second or two), nor are those of so many seconds afterwards.
-SPAN, SETTLING = 4, 3.0
+# (a page is made once, which takes the scheduler a second or two), nor are those of some seconds afterwards.
+SPAN = 4
 N_WORKERS, COLUMNS, N_BLOCKS = 2, 20, 32
 # A clock of 5,000 rows takes 10 ms.
 ROW_SECONDS = 2e-6
@@ -48,17 +48,20 @@ ROW_SECONDS = 2e-6
 
 @dataclass(frozen=True)
 class Size:
-    """Rows, epochs, how often the three take turns, and how often the page is opened within a fit."""
+    """Rows, epochs, how often the three take turns, how often the page is opened, and seconds till it settles."""
 
     rows: int
     epochs: int
     repeats: int
     openings: int
+    settling: float
 
 
 def run(full: bool = False) -> None:
-    size = Size(400_000, 20, 3, 16) if full else Size(80_000, 2, 2, 2)
-    strategies = {"averaging": Averaging(N_WORKERS, rounds_per_epoch=4), "ssp": SSP(3, N_WORKERS, clock_rows=5_000)}
+    size = Size(400_000, 20, 3, 16, 3.0) if full else Size(40_000, 1, 1, 2, 0.5)
+    strategies: dict[str, Any] = {"averaging": Averaging(N_WORKERS, rounds_per_epoch=4)}
+    if full:
+        strategies["ssp"] = SSP(3, N_WORKERS, clock_rows=5_000)
     figures: dict[str, Any] = {}
     rows, within = [], []
     with local(N_WORKERS, dashboard_address="127.0.0.1:0") as client:
@@ -172,28 +175,29 @@ def turns(
 class Visits(Callback):
     """Opens the page for every other span of a fit, and notes how long the epochs of each span take."""
 
-    def __init__(self, link: str, openings: int):
-        self.link, self.openings = link, openings
+    def __init__(self, link: str, openings: int, settling: float):
+        self.link, self.openings, self.settling = link, openings, settling
         self.spans: list[tuple[str, list[float]]] = [(ON, [])]
         self._session: _Session | None = None
         self._settled: float | None = None
-        self._began: float | None = None
+        self._counts = False
 
     def on_epoch_end(self, event: Any) -> None:
         now = time.perf_counter()
         side, seconds = self.spans[-1]
-        if self._began is not None:
-            seconds.append(now - self._began)
+        if self._counts:
+            # As the fit tells: of several epochs that are told of together, each has its share.
+            seconds.append(event.seconds)
         if len(seconds) == SPAN:
             if len(self.spans) == 2 * self.openings + 1:
                 raise StopTraining
             self._toggle()
             self.spans.append((ON if side == OPEN else OPEN, []))
-            self._settled = self._began = None
+            self._settled, self._counts = None, False
         elif self._session is None or self._session.is_connected():
             # Nobody waits here: the replicas of some strategies go on meanwhile, and epochs would be there at once.
-            self._settled = self._settled or now + SETTLING
-            self._began = time.perf_counter() if now >= self._settled else None
+            self._settled = self._settled or now + self.settling
+            self._counts = now >= self._settled
 
     def _toggle(self) -> None:
         if self._session is None:
@@ -209,7 +213,7 @@ class Visits(Callback):
 
 def opened_and_closed(client: Any, strategy: Any, X: Any, y: Any, size: Size) -> dict[str, list[float]]:
     """The mean seconds of an epoch, page there and page open, span by span of one fit; it begins and ends without."""
-    visits = Visits(f"{client.dashboard_link.removesuffix('/status')}/daskdml", size.openings)
+    visits = Visits(f"{client.dashboard_link.removesuffix('/status')}/daskdml", size.openings, size.settling)
     params = {"strategy": strategy, "max_iter": 100_000, "tol": None, "random_state": 0, "callbacks": [visits]}
     with dask.config.set({"daskdml.dashboard": True}):
         SGDClassifier(**params).fit(X, y)

@@ -70,7 +70,7 @@ def sparse(n: int, d: int, nonzeros: int) -> tuple[Any, np.ndarray]:
 
 def run(full: bool = False) -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)
-    n, repeats, epochs = (1_000_000, 5, 8) if full else (200_000, 3, 20)
+    n, repeats, epochs = (1_000_000, 5, 8) if full else (100_000, 2, 10)
     workloads = {
         f"dense float32, {n:,} x 100": dense(n, 100),
         f"CSR float32, {n // 4:,} x 2^20, 39 a row": sparse(n // 4, 2**20, 39),

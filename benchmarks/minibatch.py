@@ -41,7 +41,7 @@ def by_batch(n: int) -> tuple[list[list[Any]], list[dict[str, Any]]]:
 
 def run(full: bool = False) -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)
-    n = 1_000_000 if full else 100_000
+    n = 1_000_000 if full else 20_000
     rows, figures = by_batch(n)
     text = f"Epochs to equal loss by batch size. {n:,} x 100 float32, log_loss, AdaGrad, one thread.\n\n"
     keep("minibatch", {"by_batch": figures}, text + table(["batch_size", "epochs", "seconds"], rows), full)

@@ -31,7 +31,7 @@ def run(full: bool = False) -> None:
     with local(2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
         client.wait_for_workers(2)
         costs = calibrate(client, measured, full)
-        many = at_once(client, 1000 if full else 300)
+        many = at_once(client, 1000 if full else 100)
     costs, by_one = whole_clocks(costs, full)
     passed("calibration")
     checked = validate(costs, full)

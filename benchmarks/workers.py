@@ -166,7 +166,7 @@ def run(full: bool = False) -> None:
 
     warnings.simplefilter("ignore", ConvergenceWarning)
     # Below 256 MB rows of all blocks are mixed, which is another thing to measure.
-    n, repeats = (1_000_000, 5) if full else (700_000, 2)
+    n, repeats = (1_000_000, 5) if full else (700_000, 1)
     cases = [(False, "log_loss", True)]
     if full:
         cases += [(False, "log_loss", False), (False, "hinge", False), (True, "log_loss", True), (True, "hinge", False)]

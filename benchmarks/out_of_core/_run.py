@@ -37,7 +37,7 @@ QUICK = Size(0.4e9, "700MB", 3, frozenset({3}), 2)
 
 def run(full: bool, arguments: Sequence[str] = ()) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m benchmarks out_of_core")
-    usual = ",".join(FORMATS) if full else "parquet,zarr"
+    usual = ",".join(FORMATS) if full else "parquet"
     parser.add_argument("--only", default=usual, help=f"formats of {','.join(FORMATS)}; default {usual}")
     parser.add_argument("--gigabytes", type=float, help="of rows; default 10, quick 0.4")
     options = parser.parse_args(list(arguments))

@@ -20,9 +20,9 @@ def parse(arguments: list[str], full: bool) -> argparse.Namespace:
     parser.add_argument("--sides", default="", help="those whose names have one of these in them, as 'FullBatch,SAGA'")
     parser.add_argument("--tune", action="store_true", help="find the settings of each side, and race afterwards never")
     parser.add_argument("--repeats", type=int, default=3 if full else 1)
-    parser.add_argument("--limit", type=float, default=None, help="seconds that a fit may take; default 20, quick 1.5")
+    parser.add_argument("--limit", type=float, default=None, help="seconds that a fit may take; default 20, quick 1")
     parser.add_argument(
-        "--budget", type=float, default=500.0 if full else 110.0, help="seconds after which everything is ended"
+        "--budget", type=float, default=500.0 if full else 30.0, help="seconds after which everything is ended"
     )
     found = parser.parse_args(arguments)
     found.only = _known(parser, "--only", found.only, tuple(WORKLOADS))
@@ -31,7 +31,7 @@ def parse(arguments: list[str], full: bool) -> argparse.Namespace:
         found.peers = ("daskdml", *(peer for peer in found.peers if peer != "daskdml"))
     found.starts = _known(parser, "--start", found.start, STARTS)
     found.sides = tuple(part for part in found.sides.split(",") if part)
-    found.limit = found.limit or (20.0 if full else 1.5)
+    found.limit = found.limit or (20.0 if full else 1.0)
     found.full = full
     return found
 

@@ -67,12 +67,12 @@ def whole_clocks(costs: Costs, full: bool) -> tuple[Costs, dict[str, Alone]]:
 def validate(costs: Costs, full: bool) -> list[dict[str, Any]]:
     """Real and simulated clocks a second, by strategy, pattern and workers; costs are of one and two workers."""
     rows = []
-    for workers in (1, 2, 4, 8) if full else (4,):
+    for workers in (1, 2, 4, 8) if full else (2,):
         with local(workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
             client.wait_for_workers(workers)
             prepare(client, workers)
             for strategy in STRATEGIES:
-                clocks, warm = (24, 7) if full else (12, 3)
+                clocks, warm = (24, 7) if full else (8, 2)
                 fit = Fit(strategy, workers, SECONDS, clocks=clocks, warm=warm, cores=os.cpu_count())
                 rows.append(_compared(client, fit, costs, 2 if full else 1))
                 # A single machine that is always slow has no pattern.

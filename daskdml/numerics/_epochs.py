@@ -13,7 +13,7 @@ from numba._dispatcher import compute_fingerprint
 from numba.extending import intrinsic
 
 from daskdml.numerics._compiled import kernel, part
-from daskdml.numerics._shuffle import seed_of_words, shuffle_in_place
+from daskdml.numerics._shuffle import hashed_words, shuffle_in_place
 
 
 class Patience(NamedTuple):
@@ -101,7 +101,7 @@ def _train_epochs(
             order[n] = n
         if seed >= 0:
             words[0], words[1] = uint32(seed), uint32(first + e)
-            shuffle_in_place(order, seed_of_words(words))
+            shuffle_in_place(order, hashed_words(words))
         _call(address, rows, y, weight, order, state, settings, positive, negative, active, totals[e])
         if e + 1 == totals.shape[0] or not _finite(state) or _decided(totals[e, 1], n_rows, active, patience):
             return e + 1

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numba import uint32
+from llvmlite import ir
+from numba import types, uint32
+from numba.extending import intrinsic
 
 from daskdml.numerics._compiled import kernel, part
 
@@ -29,11 +31,44 @@ def shuffle_in_place(order, seed):
         order[i], order[j] = order[j], order[i]
 
 
-@part
-def _hashed(value, constant):
-    value = uint32(value ^ constant)
-    value = uint32(value * uint32(constant * uint32(0x931E8875)))
-    return uint32(value ^ uint32(value >> uint32(16)))
+# Of NumPy's SeedSequence: where its three chains of constants begin, and how they go on.
+_WORDS, _RESULT = (0x43B0D7E5, 0x931E8875), (0x8B51F9DD, 0x58F38DED)
+_MIX_LEFT, _MIX_RIGHT = 0xCA01F9DD, 0x4973F715
+
+
+@intrinsic
+def hashed_words(typingctx, words):
+    """What `seed_of_words` returns. In this form a first fit waits a third of a second less for it to be compiled."""
+
+    def codegen(context, builder, signature, args):
+        i32 = ir.IntType(32)
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        pool = [builder.load(builder.gep(array.data, [ir.IntType(64)(n)])) for n in range(4)]
+
+        def folded(value):
+            return builder.xor(value, builder.lshr(value, i32(16)))
+
+        def chain(constant, factor):
+            while True:
+                yield constant, constant * factor % 2**32
+                constant = constant * factor % 2**32
+
+        constants = chain(*_WORDS)
+
+        def hashed(value):
+            before, after = next(constants)
+            return folded(builder.mul(builder.xor(value, i32(before)), i32(after)))
+
+        pool = [hashed(word) for word in pool]
+        for source in range(4):
+            for target in range(4):
+                if source != target:
+                    left = builder.mul(i32(_MIX_LEFT), pool[target])
+                    pool[target] = folded(builder.sub(left, builder.mul(i32(_MIX_RIGHT), hashed(pool[source]))))
+        before, after = next(chain(*_RESULT))
+        return folded(builder.mul(builder.xor(pool[0], i32(before)), i32(after)))
+
+    return types.uint32(words), codegen
 
 
 @kernel
@@ -42,22 +77,7 @@ def seed_of_words(words):
 
     A sequence of fewer words is that of the words and zeros. (M. E. O'Neill, "Developing a seed_seq alternative".)
     """
-    # A copy, as np.empty takes a first fit longer to compile than all of this.
-    pool, constant = words.copy(), uint32(0x43B0D7E5)
-    for i in range(4):
-        pool[i] = _hashed(words[i], constant)
-        constant = uint32(constant * uint32(0x931E8875))
-    for source in range(4):
-        for target in range(4):
-            if source != target:
-                value = uint32(
-                    uint32(uint32(0xCA01F9DD) * pool[target])
-                    - uint32(uint32(0x4973F715) * _hashed(pool[source], constant))
-                )
-                constant = uint32(constant * uint32(0x931E8875))
-                pool[target] = uint32(value ^ uint32(value >> uint32(16)))
-    value = uint32(uint32(pool[0] ^ uint32(0x8B51F9DD)) * uint32(uint32(0x8B51F9DD) * uint32(0x58F38DED)))
-    return uint32(value ^ uint32(value >> uint32(16)))
+    return hashed_words(words)
 
 
 def row_order(n_rows: int, seed: int | None) -> np.ndarray:
