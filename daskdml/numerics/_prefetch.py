@@ -22,8 +22,9 @@ _FIRST, _SECOND = 3, 2
 _FAR, _NEAR = 24, 8
 # What lies further on in a dense row than so many bytes, the hardware asks for.
 _LONG = 2048
-# Sparse rows so far ahead; further is evicted again before its turn, nearer comes too late.
-_SPARSE = 10
+# Sparse rows the same way, and before them where in the arrays they begin: that is read to ask for them, and may be far
+# from there itself. Shuffled rows of 39 entries take 112 ns, and 208 asked for once, 10 ahead.
+_POINTERS, _SPARSE_FAR, _SPARSE_NEAR = 24, 16, 5
 
 
 def ask_for(builder: Any, pointer: Any, level: int = _SECOND) -> None:
@@ -71,23 +72,31 @@ def dense_prefetch(typingctx, rows, y, order, n):
 
 @intrinsic
 def sparse_prefetch(typingctx, rows, y, order, n):
-    """Start loading the columns and values of the sparse row some way after place n of the order, and its target."""
+    """Start loading the sparse rows that come some way after place n of the order, and their targets."""
 
     def codegen(context, builder, signature, args):
         targets, places = Values(context, builder, y, args[1]), Values(context, builder, order, args[2])
         at = context.cast(builder, args[3], signature.args[3], types.intp)
         last = cgutils.unpack_tuple(builder, places.made.shape, 1)[0]
-        place = builder.add(at, at.type(_SPARSE))
-        with builder.if_then(builder.icmp_signed("<", place, last)):
-            i = places.load(place, to=types.intp)
-            ask_for(builder, targets.address(i))
+
+        def ask(ahead, level):
+            i = places.load(builder.add(at, at.type(ahead)), to=types.intp)
+            if level == _SECOND:
+                ask_for(builder, targets.address(i), level)
             row = SparseRow(context, builder, rows, args[0], i, types.intp)
             for values in (row.data, row.indices):
                 size = context.get_abi_sizeof(context.get_value_type(values.kind.dtype))
                 step = at.type(max(1, CACHE_LINE // size))
                 with cgutils.for_range_slice(builder, row.start, row.stop, step, step.type) as (entry, _):
                     one_by_one(builder)
-                    ask_for(builder, values.address(entry))
+                    ask_for(builder, values.address(entry), level)
+
+        first = builder.add(at, at.type(_POINTERS))
+        with builder.if_then(builder.icmp_signed("<", first, last)):
+            pointers = Values(context, builder, rows.types[2], builder.extract_value(args[0], 2))
+            ask_for(builder, pointers.address(places.load(first, to=types.intp)))
+            ask(_SPARSE_FAR, _SECOND)
+            ask(_SPARSE_NEAR, _FIRST)
         return context.get_dummy_value()
 
     return types.void(rows, y, order, n), codegen

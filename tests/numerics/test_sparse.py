@@ -16,6 +16,8 @@ from daskdml.numerics._sparse_steps import (
 
 LENGTHS = [0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 23, 39]
 COLUMNS = 60
+# Long enough that rows are asked for ahead.
+ORDER = (np.arange(60) % len(LENGTHS)).astype(np.int32)
 
 
 def rows(dtype="f8", index="i4"):
@@ -36,7 +38,7 @@ def weights(dtype="f8"):
 
 @njit
 def products(rows, i, w, k, c):
-    rows_prefetch(rows, rows.data, np.arange(12, dtype=np.int32), i)
+    rows_prefetch(rows, rows.data, ORDER, i)
     weights_prefetch(rows, w, i)
     squares = (w[k].astype(np.float64) ** 2).sum()
     dot, square = row_dot(rows, i, w, k), row_square(rows, i)
