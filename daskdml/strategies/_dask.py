@@ -135,6 +135,8 @@ class DaskRunner:
         self._chains: list[_chain.Chain] = []
         self._chained = 0
         self._chains_well = True
+        # When the last epoch, or chain of them, was heard of: the next one was under way then.
+        self._heard = 0.0
         self._seconds = float("inf")
         self._state_bytes = 0
         self._pools: Any = None
@@ -166,7 +168,8 @@ class DaskRunner:
                     self._seconds = chain.seconds
                     return self._chained_epoch(chain, agreed, active, once)
                 found = self._epoch(agreed, rounds, active, once, coming)
-                self._seconds = time.perf_counter() - started
+                self._heard = time.perf_counter()
+                self._seconds = self._heard - started
                 return found
             except LOST as error:
                 # A chain that is under way ends by itself, within the second that it waits for what was lost.
@@ -319,13 +322,13 @@ class DaskRunner:
             self._end_chains()
             return None
         if chain.brought is None:
-            started = time.perf_counter()
             if coming is not None and chain.depth < _AHEAD_CHAIN:
                 self._send_chain(chain.futures, len(chain.epochs), coming, active, chain.depth + 1, len(chain.rounds))
             whole = len(chain.epochs)
             for future in chain.futures:
                 self._gather_ready(future)
-            chain.hear(self.client.gather(chain.futures), time.perf_counter() - started)
+            brought, before, self._heard = self.client.gather(chain.futures), self._heard, time.perf_counter()
+            chain.hear(brought, self._heard - before)
             if len(chain.epochs) < whole:
                 self._chains_well = False
                 self._end_chains()
