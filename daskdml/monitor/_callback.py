@@ -13,7 +13,8 @@ class Callback:
     """Listen to a fit: override what you need; every method does nothing by default.
 
     Methods run in the process that called ``fit``, in order; an exception other than
-    :class:`StopTraining` ends the fit and is raised from it.
+    :class:`StopTraining` ends the fit and is raised from it. Where epochs take a fraction of a second, a few that are
+    over may be told of one after another, at the end of the last of them.
     """
 
     def on_fit_start(self, info: FitInfo) -> None: ...

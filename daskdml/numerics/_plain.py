@@ -1,9 +1,11 @@
 """The kernel of the common case: one linear problem, a scalar rate, an l2 penalty or none.
 
 The rules are those of :mod:`daskdml.numerics._sgd`, and so is the result; but here everything about a row that is
-not its features stays in registers, which makes a pass about 1.5 times faster. What a row costs then is the latency
-of dot product, exponential, one division and update, one after another. A running mean is updated beside that, since
-no row waits for it.
+not its features stays in registers, which makes a pass about 1.5 times faster. What a row costs then is latency: dot
+product, exponential, one division and update, one after another. Of these only exponential and division are left where
+rows are dense: the next row's score is had from the weights before the update, since ``(w + c x) . z = w . z +
+c (x . z)``, and the update is made beside the next row's exponential. A running mean is updated beside that, too: no
+row waits for it.
 """
 
 from __future__ import annotations
