@@ -12,7 +12,8 @@ from dataclasses import dataclass, fields
 import dask
 import dask.threaded
 import psutil
-from distributed import Client
+from distributed import Client, Worker
+from distributed.core import Status
 
 PATIENCE = 5.0
 """Seconds that closing things may take in the background."""
@@ -59,13 +60,11 @@ class Leftovers:
 
     def _compare(self):
         now = Leftovers.now()
-        # A worker that shares the process opens a client to its own scheduler when a task asks for one.
-        addresses = {address for _, address in self.clients}
         new = {
             "threads": {thread.name for thread in now.threads - self.threads},
             "processes": {f"{child.pid} {_command(child)}" for child in now.children - self.children},
             "listening ports": _ports(now.children, now.sockets - self.sockets),
-            "open clients": {address for _, address in now.clients - self.clients if address not in addresses},
+            "open clients": {address for _, address in now.clients - self.clients},
             "temporary files": now.files - self.files,
             "settings of Dask": now.settings - self.settings,
         }
@@ -165,8 +164,12 @@ def _ports(children, new):
 
 
 def _clients():
+    # A worker that shares the process opens one when it is sent a future, or a task asks for one, till it ends itself.
+    kept = {id(worker._client) for worker in list(Worker._instances) if worker.status == Status.running}
     return frozenset(
-        (id(c), _address(c)) for c in list(Client._instances) if c.status not in ("closed", "newly-created")
+        (id(c), _address(c))
+        for c in list(Client._instances)
+        if c.status not in ("closed", "newly-created") and id(c) not in kept
     )
 
 
