@@ -30,7 +30,9 @@ def fitted(strategy, max_iter=30, callbacks=None, **params):
 
 @pytest.fixture
 def chained(monkeypatch):
-    """How many rounds each chain of a fit has, as they are sent."""
+    """How many rounds each chain of a fit has, as they are sent; there are some on a busy machine, too."""
+    monkeypatch.setattr(_chain, "_EPOCH_SECONDS", 1.0)
+    monkeypatch.setattr(_chain, "_CHAIN_SECONDS", 1.5)
     sizes = []
     send = _dask.DaskRunner._send_chain
 
