@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from distributed import Future, get_worker
-from distributed.protocol.pickle import dumps
+from distributed.protocol.pickle import dumps, loads
 
 from daskdml.strategies._plan import Work
 from daskdml.strategies._strategy import Agreed
@@ -34,6 +34,7 @@ from daskdml.strategies._work import Blocks, worker_address
 _CHAIN_SECONDS, _EPOCH_SECONDS, _MOST_ROUNDS = 0.3, 0.6, 64
 # Seconds to wait for what another replica brings to a round.
 _PATIENCE = 1.0
+_HANDLER = "daskdml_letter"
 # Fits whose letters a process keeps: of those that were not told that they are over, the last ones.
 _FITS = 16
 
@@ -49,7 +50,7 @@ class Address:
 
 @dataclass(eq=False)
 class Chain:
-    """Epochs that were sent in one task of each replica; opaque to Dask."""
+    """Epochs that were sent in one task of each replica, as the driver knows them."""
 
     address: Address
     epochs: list[list[list[Work]]]
@@ -181,6 +182,8 @@ class _Box:
 
 
 _boxes: dict[str, _Box] = {}
+# From which worker of this process to which others a letter has gone.
+_opened: set[tuple[str, str]] = set()
 _boxes_lock = threading.Lock()
 
 
@@ -208,6 +211,16 @@ def _deliver(fit: str, chain: int, number: int, replica: int, brought: Brought) 
     _box(fit).put(chain, number, replica, brought)
 
 
+def _open(dask_worker: Any, letter: bytes) -> None:
+    """The first letter of a worker: from then on it can send them to this one by their own name."""
+    dask_worker.handlers.setdefault(_HANDLER, _receive)
+    _receive(letter)
+
+
+def _receive(letter: bytes) -> None:
+    _deliver(*loads(letter))
+
+
 def _hand_round(plan: Plan, number: int, brought: Brought) -> None:
     """Send what a replica brings to the workers of all others, without waiting for it."""
     address = plan.address
@@ -215,14 +228,19 @@ def _hand_round(plan: Plan, number: int, brought: Brought) -> None:
     here = worker_address()
     away = {home for home in address.homes if home != here and not home.startswith("inproc://")}
     if away:
-        worker, message = get_worker(), {"function": dumps(_deliver), "args": dumps(letter)}
+        worker, written = get_worker(), dumps(letter)
         for home in away:
-            asyncio.run_coroutine_threadsafe(_send(worker, home, message), worker.loop.asyncio_loop)  # type: ignore[attr-defined]
+            asyncio.run_coroutine_threadsafe(_send(worker, home, written), worker.loop.asyncio_loop)  # type: ignore[attr-defined]
     # Last: this may wake the replicas of this process, which go on at once.
     _deliver(*letter)
 
 
-async def _send(worker: Any, home: str, message: dict[str, bytes]) -> None:
+async def _send(worker: Any, home: str, letter: bytes) -> None:
     # Whoever waits for it notices when it does not come.
     with contextlib.suppress(OSError, RuntimeError, asyncio.CancelledError):
-        await worker.rpc(home).run(**message)
+        if (worker.address, home) in _opened:
+            await getattr(worker.rpc(home), _HANDLER)(letter=letter)
+        else:
+            # Dask writes a line to the log for each function that is run so: one is enough.
+            await worker.rpc(home).run(function=dumps(_open), kwargs=dumps({"letter": letter}))
+            _opened.add((worker.address, home))

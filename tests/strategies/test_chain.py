@@ -156,6 +156,17 @@ def test_workers_that_die_in_a_chain_cost_no_bit(process_client, monkeypatch, ch
     assert len(chained) > 1
 
 
+@pytest.mark.alone
+def test_letters_leave_no_line_each_in_the_logs_of_workers(process_client, chained):
+    client = process_client(2, threads_per_worker=1)
+    fitted(Averaging(n_replicas=2), max_iter=80)
+    assert sum(chained) > 40
+    lines = [line for log in client.get_worker_logs().values() for _, line in log]
+    # What a fit has to run on workers once, and the first letter to each; there are twice forty letters.
+    assert 2 <= sum("out-of-band" in line for line in lines) < 40
+    assert sum("_open" in line for line in lines) == 2
+
+
 def test_replicas_without_a_thread_or_work_of_their_own_are_in_no_chain():
     def works(*replicas):
         return [Work(replica, 1, (), 0, False) for replica in replicas]
