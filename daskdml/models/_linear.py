@@ -38,6 +38,7 @@ from daskdml.numerics import (
     gradient_rows,
     gradient_settings,
     init_state,
+    is_many,
     is_plain,
     lassos,
     narrowed,
@@ -52,6 +53,7 @@ from daskdml.numerics import (
     train_epochs,
     train_rows,
     train_rows_adaptive,
+    train_rows_many,
     train_rows_plain,
     unflat,
     unlocked,
@@ -213,6 +215,8 @@ class LinearModel:
             return partial(train_batches, self.batch)
         if self.adaptive:
             return train_rows_adaptive
+        if is_many(self.settings, self.n_outputs):
+            return train_rows_many
         return train_rows_plain if is_plain(self.settings, self.n_outputs) else train_rows
 
     @property

@@ -14,6 +14,7 @@ from daskdml.numerics._gradient import (
     zero_gradient,
 )
 from daskdml.numerics._losses import LOSSES, Loss, loss_and_gradient
+from daskdml.numerics._many import train_rows_many
 from daskdml.numerics._minibatch import gradient_settings, train_batches
 from daskdml.numerics._on_device import DeviceBlock, card, why_no_card
 from daskdml.numerics._plain import train_rows_plain
@@ -38,6 +39,7 @@ from daskdml.numerics._settings import (
     State,
     copy_state,
     init_state,
+    is_many,
     is_plain,
     narrowed,
     settle,
@@ -98,6 +100,7 @@ __all__ = [
     "gradient_rows",
     "gradient_settings",
     "init_state",
+    "is_many",
     "is_plain",
     "kernel",
     "lassos",
@@ -118,6 +121,7 @@ __all__ = [
     "train_epochs",
     "train_rows",
     "train_rows_adaptive",
+    "train_rows_many",
     "train_rows_plain",
     "trial",
     "turn",

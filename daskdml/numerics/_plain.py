@@ -26,25 +26,11 @@ from daskdml.numerics._rows import (
     weights_prefetch,
 )
 from daskdml.numerics._settings import BINARY, L2
-from daskdml.numerics._sgd import LAG, MANY_WEIGHTS, SMALL_WITH_MEAN, WEIGHTS_AHEAD, learning_rate
+from daskdml.numerics._sgd import MANY_WEIGHTS, SMALL_WITH_MEAN, WEIGHTS_AHEAD, learning_rate, scaled_back
 from daskdml.numerics._targets import MAX_GRADIENT
 
 # The logarithm of a product of so many factors between 1 and 2 is taken at once.
 _LARGE = 1e250
-
-
-@part
-def _scaled_back(needed, coef, average, factor, scale, lag):
-    """Write the factor back into the weights; the lag of their mean is relative to them."""
-    if needed is not None and lag.shape[0] > 0:
-        if lag[0] > LAG * scale[0] * factor:
-            for j in range(coef.shape[1]):
-                average[0, j] += lag[0] * coef[0, j]
-            lag[0] = 0.0
-        elif lag[0] != 0.0:
-            lag[0] /= factor
-    for j in range(coef.shape[1]):
-        coef[0, j] *= factor
 
 
 @inner_part
@@ -139,7 +125,7 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
                     squares, _ = _settled(rows, before, i, coef, change, squares)
                 penalties += squares * (seen * seen)
                 change, seen = 0.0, 0.0
-            _scaled_back(needed, coef, average, factor, scale, lag)
+            scaled_back(needed, coef, average, 0, factor, scale, lag)
             squares *= factor * factor
             factor = 1.0
         # The division does not wait for the step: it is done while the score is computed.
@@ -154,7 +140,7 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
         penalties += squares * (seen * seen)
     if change != 0.0:
         _settled(rows, before, before, coef, change, squares)
-    _scaled_back(needed, coef, average, factor, scale, lag)
+    scaled_back(needed, coef, average, 0, factor, scale, lag)
     losses += log(product_of_factors)
     totals[0, 0] += losses
     totals[1, 0] += losses + 0.5 * ridge * penalties

@@ -20,7 +20,7 @@ from daskdml.numerics._sparse import (
     sparse_length,
     sparse_step,
 )
-from daskdml.numerics._vectors import vector_add, vector_dot, vector_step
+from daskdml.numerics._vectors import vector_add, vector_dot, vector_pair, vector_step
 
 # What the operations on rows are compiled with: those that add up, and the others. None is called from C.
 PLAIN = {"error_model": "numpy", "no_cfunc_wrapper": True, "forceinline": True}
@@ -105,6 +105,13 @@ def row_step(rows, earlier, before, i, w, k, waiting, change, squares):
     """
 
 
+def row_pair(rows, before, i, w, a, b, change_a, change_b):
+    """``w[a] += change_a x_before``, the same for b; then the scores ``w[a] . x_i`` and ``w[b] . x_i``.
+
+    ``b`` may be ``a``, with the same change: it is made once.
+    """
+
+
 def row_length(rows, i):
     """How many entries row i holds."""
 
@@ -153,6 +160,8 @@ def _row_dot(rows, i, w, k):
 
 @overload(row_square, jit_options=SIMD)
 def _row_square(rows, i):
+    if is_dense(rows) and in_vectors(rows, rows.types[0]):
+        return lambda rows, i: vector_dot(rows.X, i, rows.X, i)
     if is_dense(rows):
 
         def dense(rows, i):
@@ -217,6 +226,24 @@ def _row_step(rows, earlier, before, i, w, k, waiting, change, squares):
         return np.float64(squares), row_dot(rows, i, w, k), w.dtype.type(0)
 
     return dense
+
+
+@overload(row_pair, jit_options=PLAIN)
+def _row_pair(rows, before, i, w, a, b, change_a, change_b):
+    if in_vectors(rows, w):
+        return lambda rows, before, i, w, a, b, change_a, change_b: vector_pair(
+            rows.X, before, i, w, a, b, change_a, change_b
+        )
+
+    def one_after_the_other(rows, before, i, w, a, b, change_a, change_b):
+        if change_a != 0.0:
+            row_add(rows, before, w, a, change_a, 0.0)
+        if change_b != 0.0 and b != a:
+            row_add(rows, before, w, b, change_b, 0.0)
+        first = row_dot(rows, i, w, a)
+        return first, first if b == a else row_dot(rows, i, w, b)
+
+    return one_after_the_other
 
 
 @overload(row_length, jit_options=PLAIN)

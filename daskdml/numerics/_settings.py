@@ -127,8 +127,16 @@ def narrowed(settings: Settings) -> Settings:
 
 def is_plain(settings: Settings, n_problems: int) -> bool:
     """Whether the kernel of the common case does what ``settings`` say."""
-    scalar = settings.schedule in (CONSTANT, OPTIMAL, INVSCALING, ADAPTIVE)
-    return n_problems == 1 and scalar and settings.penalty in (NO_PENALTY, L2)
+    return n_problems == 1 and _is_common(settings)
+
+
+def is_many(settings: Settings, n_problems: int) -> bool:
+    """Whether the kernel of several problems does what ``settings`` say."""
+    return n_problems > 1 and _is_common(settings) and settings.mode in (ONE_VERSUS_ALL, SOFTMAX)
+
+
+def _is_common(settings: Settings) -> bool:
+    return settings.schedule in (CONSTANT, OPTIMAL, INVSCALING, ADAPTIVE) and settings.penalty in (NO_PENALTY, L2)
 
 
 def settle(state: State) -> State:

@@ -107,19 +107,27 @@ def _average_row(needed, rows, i, average, k, c):
 
 
 @part
-def _fold(needed, coef, average_coef, k, factor, lag, scale, squares, absolutes):
-    """Write the factor of problem ``k`` back into its weights and their sums.
+def scaled_back(needed, coef, average, k, factor, scale, lag):
+    """Write the factor of problem k back into its weights.
 
     The mean is kept relative to the stored weights: ``lag`` grows as they shrink, and is paid before it is so large
     that the mean would be a small difference of large numbers. Without a mean, its arrays have no entry to look at.
     """
-    if needed is not None and scale.shape[0] > 0 and lag[k] > LAG * scale[k] * factor[k]:
-        for j in range(coef.shape[1]):
-            average_coef[k, j] += lag[k] * coef[k, j]
-        lag[k] = 0.0
+    if needed is not None and scale.shape[0] > 0:
+        if lag[k] > LAG * scale[k] * factor:
+            for j in range(coef.shape[1]):
+                average[k, j] += lag[k] * coef[k, j]
+            lag[k] = 0.0
+        elif lag[k] != 0.0:
+            lag[k] /= factor
     for j in range(coef.shape[1]):
-        coef[k, j] *= factor[k]
-    lag[k] = lag[k] / factor[k] if lag[k] != 0.0 else 0.0
+        coef[k, j] *= factor
+
+
+@part
+def _fold(needed, coef, average_coef, k, factor, lag, scale, squares, absolutes):
+    """Write the factor of problem ``k`` back into its weights and their sums."""
+    scaled_back(needed, coef, average_coef, k, factor[k], scale, lag)
     squares[k] *= factor[k] * factor[k]
     absolutes[k] *= factor[k]
     factor[k] = 1.0

@@ -19,6 +19,7 @@ from daskdml.numerics import (
     row_order,
     settle,
     train_rows,
+    train_rows_many,
     train_rows_plain,
 )
 
@@ -66,7 +67,7 @@ def test_rows_that_must_not_be_written_to_need_no_kernel_of_their_own(make):
     rows = problem()
     rows.X = make(rows.X)
     state, _ = trained(model(), rows)
-    kernels = (train_rows, train_rows_plain)
+    kernels = (train_rows, train_rows_plain, train_rows_many)
     compiled = [len(kernel.signatures) for kernel in kernels]
     parts = [
         rows.y,
@@ -262,6 +263,55 @@ def test_the_kernel_of_the_common_case_is_the_general_one(form, loss, schedule, 
         results.append((state.coef, state.intercept, state.clock, totals, mean.average_coef, mean.average_intercept))
     for plain, general in zip(*results, strict=True):
         np.testing.assert_allclose(plain, general, rtol=1e-6, atol=1e-9)
+
+
+SEVERAL = [(SOFTMAX, "multinomial"), *((ONE_VERSUS_ALL, n) for n, a in LOSSES.items() if not a.regression)]
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize(("mode", "loss"), [case for case in SEVERAL if case != (ONE_VERSUS_ALL, "multinomial")])
+@pytest.mark.parametrize("schedule", ["constant", "optimal", "invscaling", "adaptive"])
+@pytest.mark.parametrize("extra", [{"alpha": 0.01}, {"penalty": "none"}, {"average": 5}, {"average": 30, "alpha": 3.0}])
+def test_the_kernel_of_several_problems_is_the_general_one(form, mode, loss, schedule, extra):
+    # More rows than share a logarithm, or a sum of squares; small ones, of which no loss makes a divergent fit.
+    rows = problem(mode, n=700)
+    rows = Rows(form(0.2 * rows.X), rows.y, rows.sample_weight)
+    m = model(mode, loss=loss, schedule=schedule, **extra)
+    order = row_order(700, 1)
+    for on in (
+        ([True] * 3,) if mode == SOFTMAX else ([True] * 3, [True, False, True], [False, True, False], [False] * 3)
+    ):
+        results = []
+        for kernel in (train_rows, train_rows_many):
+            state, totals = m.init(), np.zeros((2, 3))
+            state.eta[:] = [0.1, 0.2, 0.05]
+            arguments = m.settings, m.positive_weight, m.negative_weight, np.array(on), totals
+            for _ in range(2):
+                kernel(as_rows(rows.X), rows.y, rows.sample_weight, order, state, *arguments)
+            mean = settle(state)
+            results.append(
+                (state.coef, state.intercept, state.clock, totals, mean.average_coef, mean.average_intercept)
+            )
+        for many, general in zip(*results, strict=True):
+            np.testing.assert_allclose(many, general, rtol=1e-6, atol=1e-9)
+        assert (results[1][0][~np.array(on)] == 0).all()
+
+
+def test_the_penalty_is_that_of_the_weights_after_they_were_huge():
+    """Sums of squares that are only carried from row to row would keep what rounding took from large ones."""
+    rows = problem(ONE_VERSUS_ALL, n=2000, dtype=np.float32)
+    m = model(ONE_VERSUS_ALL, dtype=np.float32, loss="squared_hinge", alpha=1e-5, schedule="constant", eta0=0.05)
+    given = m.settings, m.positive_weight, m.negative_weight, np.ones(3, dtype=bool)
+    penalties = []
+    for kernel in (train_rows, train_rows_many):
+        found = []
+        for n in (1000, 2000):
+            state, totals = m.init(), np.zeros((2, 3))
+            state.coef[:] = 1e4
+            kernel(as_rows(rows.X), rows.y, rows.sample_weight, row_order(n, None), state, *given, totals)
+            found.append(totals[1] - totals[0])
+        penalties.append(found[1] - found[0])
+    np.testing.assert_allclose(penalties[1], penalties[0], rtol=1e-2)
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.0])

@@ -5,7 +5,7 @@ import pytest
 from numba import njit
 
 from daskdml.numerics._exponential import exp_of_negative
-from daskdml.numerics._rows import CsrRows, DenseRows, row_add, row_dot, row_step
+from daskdml.numerics._rows import CsrRows, DenseRows, row_add, row_dot, row_pair, row_step
 
 
 @njit(error_model="numpy")
@@ -98,3 +98,38 @@ def test_a_row_that_changes_nothing_leaves_the_weights_as_they_are():
     squares, score, product = step(DenseRows(X), 0, 1, 1, w, 0, 0.0, 1.0, 40.0)
     np.testing.assert_array_equal(w, 1)
     assert (squares, score, product) == (40.0, 40.0, 40.0)
+
+
+@njit(error_model="numpy")
+def pair(rows, before, i, w, a, b, change_a, change_b):
+    return row_pair(rows, before, i, w, a, b, change_a, change_b)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(("a", "b", "changes"), [(0, 2, (-0.7, 0.3)), (2, 0, (0.0, 0.3)), (1, 1, (0.3, 0.3))])
+def test_two_scores_are_those_after_both_changes(dtype, sparse, a, b, changes):
+    rng = np.random.default_rng(0)
+    tolerance = 1e-5 if dtype == np.float32 else 1e-13
+    for n in LENGTHS:
+        X, w = rng.standard_normal((3, n)).astype(dtype), rng.standard_normal((3, n)).astype(dtype)
+        rows = (
+            CsrRows(X.ravel(), np.tile(np.arange(n, dtype=np.int32), 3), np.arange(4) * n) if sparse else DenseRows(X)
+        )
+        expected = w.copy()
+        for k, change in {a: changes[0], b: changes[1]}.items():
+            expected[k] += dtype(change) * X[2]
+        scores = pair(rows, 2, 1, w, a, b, *changes)
+        np.testing.assert_allclose(w, expected, atol=10 * tolerance)
+        np.testing.assert_allclose(
+            scores, [X[1] @ expected[a], X[1] @ expected[b]], rtol=tolerance, atol=30 * tolerance
+        )
+
+
+@pytest.mark.parametrize("change", [0.0, 1.0])
+def test_a_problem_that_learns_nothing_of_a_row_keeps_its_weights(change):
+    X, w = np.ones((2, 40), np.float32), np.ones((2, 40), np.float32)
+    X[0] = np.nan
+    scores = pair(DenseRows(X), 0, 1, w, 0, 1, 0.0, change)
+    np.testing.assert_array_equal(w[0], 1)
+    assert scores[0] == 40.0 and np.isnan(scores[1]) == np.isnan(w[1]).all() == (change != 0.0)
