@@ -69,7 +69,7 @@ def reading_back(processes: Processes, paths: Sequence[str]) -> dict[str, float]
 
 
 def writing(processes: Processes, folder: str, nbytes: float) -> dict[str, float]:
-    """Files as the block cache writes them, of so many bytes in all: what the system's own memory for them takes up."""
+    """Files as the block cache writes them, of so many bytes in all: what the disk takes."""
     processes.each(_nothing)
     place = os.path.join(folder, "written")
     os.makedirs(place)
@@ -121,13 +121,11 @@ def _few_lines(files: Files, i: int, n: int) -> int:
 
 
 def _write(folder: str, nbytes: float, i: int, n: int) -> int:
-    block, done = np.random.default_rng(i).random(_WRITTEN // 8).data.cast("B"), 0
+    from daskdml.data import Block, _files
+
+    block, done = Block(i, np.random.default_rng(i).random((_WRITTEN // 8, 1))), 0
     while done < nbytes / n:
-        with open(f"{folder}/{i}-{done}", "wb", buffering=0) as file:
-            view = block
-            while view:
-                view = view[file.write(view) :]
-        done += len(block)
+        done += _files.write(folder, block, straight=True).nbytes
     return done
 
 

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -129,6 +129,12 @@ class BlockCache:
             return pending.result(), "memory"
         return self._made(spec, kept, index, make, mine, directory, elsewhere, writing), "recipe"
 
+    def has_all(self, spec: CacheSpec, indexes: Iterable[int]) -> bool:
+        """Whether all these blocks are in memory."""
+        with self._lock:
+            kept = self._sets.get(spec.token)
+            return kept is not None and all(index in kept.memory for index in indexes)
+
     def _made(
         self,
         spec: CacheSpec,
@@ -161,7 +167,7 @@ class BlockCache:
             # Until its file is there, others find the block itself.
             write = partial(self._write, spec, kept, block, directory)
             if writing is None or block.nbytes < _SMALL:
-                write()
+                write(straight=False)
             else:
                 writing.begin(Write(write, partial(self._unwritten, kept, block)), block.nbytes)
         return block
@@ -192,9 +198,9 @@ class BlockCache:
                 self._pinned -= block.nbytes
         return block, False
 
-    def _write(self, spec: CacheSpec, kept: _Kept, block: Block, directory: str | None) -> None:
+    def _write(self, spec: CacheSpec, kept: _Kept, block: Block, directory: str | None, straight: bool) -> None:
         try:
-            self._store(spec, kept, block, directory)
+            self._store(spec, kept, block, directory, straight)
         finally:
             self._unwritten(kept, block)
 
@@ -204,7 +210,7 @@ class BlockCache:
             kept.writing_bytes -= block.nbytes
             kept.pending.pop(block.index, None)
 
-    def _store(self, spec: CacheSpec, kept: _Kept, block: Block, directory: str | None) -> None:
+    def _store(self, spec: CacheSpec, kept: _Kept, block: Block, directory: str | None, straight: bool) -> None:
         try:
             parent = spec.directory or directory or _temporary()
             place = os.path.join(parent, f"daskdml-blocks-{spec.token}-{os.getpid()}")
@@ -212,7 +218,7 @@ class BlockCache:
             with self._lock:
                 kept.directories.add(place)
                 _cleanup_at_exit()
-            stored = _files.write(place, block)
+            stored = _files.write(place, block, straight)
         except OSError as error:
             with self._lock:
                 released = self._sets.get(spec.token) is not kept

@@ -7,6 +7,7 @@ in every epoch that would take a quarter of the time of training on it.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,6 +73,12 @@ class HeldBlocks(Leased[dict[int, _Known]]):
             if self._leases.take(spec.token, spec.lease):
                 known = _Known(weakref.ref(block.X), replace(block, X=None))
                 self._sets.setdefault(spec.token, {})[block.index] = known
+
+    def has_all(self, spec: HeldSpec, indexes: Iterable[int]) -> bool:
+        """Whether all these blocks can be had."""
+        with self._lock:
+            kept = self._sets.get(spec.token, {})
+            return all(index in kept and kept[index].X() is not None for index in indexes)
 
     def get(self, spec: HeldSpec, index: int) -> Block | None:
         """The block, if its chunk is still there."""

@@ -49,7 +49,7 @@ class stream:
         Keep and look for blocks in the cache of this process; or, where their chunks stay in memory, make and check
         each once only.
     prefetch : int, default 1
-        Blocks made ahead; 0 makes each when it is asked for, without a thread.
+        Blocks made ahead, by a thread, unless all are in memory; 0 makes each when it is asked for.
     plan : MemoryPlan, optional
         Refuse blocks that turn out larger than it allows.
     device : DeviceSpec, optional
@@ -103,10 +103,22 @@ class stream:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Iterator[tuple[Any, Load]]:
-        if self._prefetch:
+        if self._prefetch and not self._at_hand():
             self._thread = threading.Thread(target=self._run, name="daskdml-prefetch", daemon=True)
             self._thread.start()
         return self
+
+    def _at_hand(self) -> bool:
+        """Whether nothing is to be made or read, and so nothing to be gained by a thread.
+
+        One that hands over what is there waits for a processor each time, while kernels have them all.
+        """
+        if self._device is not None or self._cache is None:
+            return False
+        indexes = [recipe.index for recipe in self._recipes]
+        if isinstance(self._cache, CacheSpec):
+            return process_cache().has_all(self._cache, indexes)
+        return process_held().has_all(self._cache, indexes)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()

@@ -12,9 +12,9 @@ _PATIENCE = 0.02
 
 @dataclass(frozen=True)
 class Write:
-    """What writes a block's file, and what is done instead where the disk has no time for it."""
+    """What writes a block's file, straight to the disk or not; and what is done instead where there is no time."""
 
-    run: Callable[[], None]
+    run: Callable[[bool], None]
     give_up: Callable[[], None]
 
 
@@ -23,6 +23,9 @@ class Writing:
 
     Where a further one comes, the one that waits is given up: its block is made again the next time, and kept then if
     the disk has caught up. To wait instead would leave the processors idle, and the disk has no less to do for it.
+
+    Files go straight to the disk, which costs next to no time of the processors, as long as it keeps up. Where it does
+    not, they go by way of the system's memory for files: that takes some of them at once, and owes them to the disk.
 
     Parameters
     ----------
@@ -60,7 +63,7 @@ class Writing:
     def _run(self) -> None:
         try:
             while (write := self._taken()) is not None:
-                write.run()
+                write.run(not self._late)
                 # Its block need not live until the next comes.
                 del write
         except BaseException:

@@ -4,12 +4,13 @@ import errno
 import os
 import threading
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from daskdml.data import CacheSpec, Target, _files, _writing, as_dataset, cache_usage, release_cache, stream
+from daskdml.data import Block, CacheSpec, Target, _files, _writing, as_dataset, cache_usage, release_cache, stream
 from daskdml.data import _cache as cache_module
 from daskdml.data import _stream as stream_module
 from daskdml.data._buffers import Buffers
@@ -135,10 +136,10 @@ def slow_disk(monkeypatch, size_from_which_files_are_written_beside):
         pytest.skip("files that are written at once are waited for anyway")
     free, begun, write = threading.Semaphore(0), [], _files.write
 
-    def slow(directory, block):
+    def slow(directory, block, straight):
         begun.append(block.index)
         free.acquire()
-        return write(directory, block)
+        return write(directory, block, straight)
 
     monkeypatch.setattr(_files, "write", slow)
     monkeypatch.setattr(_writing, "_PATIENCE", 0.01)
@@ -201,7 +202,7 @@ def test_a_slow_disk_is_waited_for_where_memory_has_no_room_for_more(data, tmp_p
 def test_a_write_that_fails_does_not_hold_up_the_next():
     writing, done, go = _writing.Writing(), [], threading.Event()
 
-    def fail():
+    def fail(straight):
         go.wait(10)
         raise RuntimeError("not an error of the disk")
 
@@ -209,15 +210,64 @@ def test_a_write_that_fails_does_not_hold_up_the_next():
         writing.begin(_writing.Write(run, lambda: done.append(f"{name} given up")), 1)
 
     write("first", fail)
-    write("second", lambda: done.append("second written"))
+    write("second", lambda straight: done.append("second written"))
     ending = threading.Thread(target=writing.end, daemon=True)
     ending.start()
     go.set()
     ending.join(10)
     assert not ending.is_alive()
-    write("third", lambda: done.append("third written"))
+    write("third", lambda straight: done.append("third written"))
     writing.end()
     assert done == ["second given up", "third written"]
+
+
+@pytest.mark.parametrize("n", [1, 511, 4096, 2**19 - 1, 2**19, 2**20 + 3])
+def test_a_file_written_straight_to_the_disk_is_the_same_file(tmp_path, n, monkeypatch):
+    rng = np.random.default_rng(n)
+    block = Block(3, rng.random((n, 1)), rng.random(n).astype(np.float32), None)
+    stored = [_files.write(str(tmp_path), block, straight) for straight in (False, True)]
+    assert stored[0].nbytes == stored[1].nbytes and stored[0].layout == stored[1].layout
+    assert Path(stored[0].path).read_bytes() == Path(stored[1].path).read_bytes()
+    again = _files.read(3, stored[1], Buffers())
+    np.testing.assert_array_equal(again.X, block.X)
+    np.testing.assert_array_equal(again.y, block.y)
+
+
+@pytest.mark.parametrize("cannot", ["system", "file system"])
+def test_where_nothing_goes_straight_to_the_disk_files_are_written_all_the_same(tmp_path, cannot, monkeypatch):
+    if cannot == "system":
+        monkeypatch.delattr(os, "O_DIRECT", raising=False)
+    else:
+        given = os.open
+
+        def refuse(path, flags, *mode):
+            if flags & getattr(os, "O_DIRECT", 0):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            return given(path, flags, *mode)
+
+        monkeypatch.setattr(os, "open", refuse)
+    stored = _files.write(str(tmp_path), Block(0, X), straight=True)
+    np.testing.assert_array_equal(_files.read(0, stored, Buffers()).X, X)
+    assert [path.name for path in tmp_path.iterdir()] == [Path(stored.path).name]
+
+
+def test_files_go_straight_to_the_disk_until_it_does_not_keep_up(monkeypatch):
+    monkeypatch.setattr(_writing, "_PATIENCE", 0.01)
+    writing, seen, go = _writing.Writing(), [], threading.Semaphore(0)
+
+    def write(name):
+        def run(straight):
+            go.acquire()
+            seen.append((name, straight))
+
+        writing.begin(_writing.Write(run, lambda: seen.append((name, "given up"))), 1)
+
+    for name in "abc":
+        write(name)
+    go.release(4)
+    writing.end()
+    # The second one waited for the first when the third came.
+    assert seen[0] == ("b", "given up") and set(seen[1:]) == {("a", True), ("c", False)}
 
 
 def test_a_full_disk_is_told_once_and_training_goes_on(data, tmp_path, monkeypatch):
