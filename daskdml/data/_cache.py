@@ -31,6 +31,9 @@ from daskdml.data._writing import Write, Writing
 
 # Blocks below this size are written by who made them: a thread costs more than it saves.
 _SMALL = 2**20
+# What a process writes of a data set before its files go straight to the disk: so much the system's memory for files
+# takes, without a hurry to write it, and has for later epochs.
+_THROUGH_MEMORY = 2**29
 Source = Literal["recipe", "memory", "disk", "device"]
 
 
@@ -217,6 +220,7 @@ class BlockCache:
             os.makedirs(place, exist_ok=True)
             with self._lock:
                 kept.directories.add(place)
+                straight = straight and kept.disk_bytes() >= _THROUGH_MEMORY
                 _cleanup_at_exit()
             stored = _files.write(place, block, straight)
         except OSError as error:

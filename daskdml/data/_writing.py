@@ -6,13 +6,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+# After a write was given up so many go by way of the system's memory; after each further one twice as many as before,
+# until so many went straight to the disk one after another.
+_THROUGH_MEMORY, _IN_TIME = 4, 8
 # Seconds in which a write that is nearly done gets done: less than it takes to make a block that a thread writes.
 _PATIENCE = 0.02
 
 
 @dataclass(frozen=True)
 class Write:
-    """What writes a block's file, straight to the disk or not; and what is done instead where there is no time."""
+    """What writes a block's file, straight to the disk if it may; and what is done instead where there is no time."""
 
     run: Callable[[bool], None]
     give_up: Callable[[], None]
@@ -24,8 +27,8 @@ class Writing:
     Where a further one comes, the one that waits is given up: its block is made again the next time, and kept then if
     the disk has caught up. To wait instead would leave the processors idle, and the disk has no less to do for it.
 
-    Files go straight to the disk, which costs next to no time of the processors, as long as it keeps up. Where it does
-    not, they go by way of the system's memory for files: that takes some of them at once, and owes them to the disk.
+    Files may go straight to the disk, which costs next to no time of the processors, as long as it keeps up. Where it
+    does not, some go by way of the system's memory for files: that takes them at once, and owes them to the disk.
 
     Parameters
     ----------
@@ -42,6 +45,7 @@ class Writing:
         self._next: Write | None = None
         self._nbytes = 0
         self._late = False
+        self._through_memory, self._next_time, self._straight = 0, _THROUGH_MEMORY, 0
 
     def begin(self, write: Write, nbytes: int) -> None:
         """Write beside what follows, or give up what waited until now."""
@@ -51,7 +55,9 @@ class Writing:
             if self._next is not None:
                 self._changed.wait_for(lambda: self._next is None, _PATIENCE)
                 given_up, self._next = self._next, None
-                self._late |= given_up is not None
+                if given_up is not None:
+                    self._late = True
+                    self._through_memory, self._next_time, self._straight = self._next_time, 2 * self._next_time, 0
             self._next = write
             if not self._busy:
                 self._busy = True
@@ -63,7 +69,7 @@ class Writing:
     def _run(self) -> None:
         try:
             while (write := self._taken()) is not None:
-                write.run(not self._late)
+                write.run(self._goes_straight())
                 # Its block need not live until the next comes.
                 del write
         except BaseException:
@@ -81,6 +87,16 @@ class Writing:
             self._busy = write is not None
             self._changed.notify_all()
             return write
+
+    def _goes_straight(self) -> bool:
+        with self._changed:
+            if self._through_memory:
+                self._through_memory -= 1
+                return False
+            self._straight += 1
+            if self._straight > _IN_TIME:
+                self._next_time = _THROUGH_MEMORY
+            return True
 
     def before_making(self) -> None:
         """Wait until there is room for one more block, of the size of the last."""

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -251,6 +252,17 @@ def test_where_nothing_goes_straight_to_the_disk_files_are_written_all_the_same(
     assert [path.name for path in tmp_path.iterdir()] == [Path(stored.path).name]
 
 
+def test_the_first_files_go_through_the_systems_memory_and_the_others_past_it(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache_module, "_THROUGH_MEMORY", 2 * BLOCK)
+    seen, write = [], _files.write
+    monkeypatch.setattr(_files, "write", lambda *given: seen.append(given[-1]) or write(*given))
+    spec = CacheSpec(data.token, 0, directory=str(tmp_path))
+    assert sources(data, spec) == ["recipe"] * 4
+    beside = cache_module._SMALL == 0
+    assert seen == [False, False, beside, beside]
+    assert sources(data, spec) == ["disk"] * 4
+
+
 def test_files_go_straight_to_the_disk_until_it_does_not_keep_up(monkeypatch):
     monkeypatch.setattr(_writing, "_PATIENCE", 0.01)
     writing, seen, go = _writing.Writing(), [], threading.Semaphore(0)
@@ -262,12 +274,32 @@ def test_files_go_straight_to_the_disk_until_it_does_not_keep_up(monkeypatch):
 
         writing.begin(_writing.Write(run, lambda: seen.append((name, "given up"))), 1)
 
-    for name in "abc":
-        write(name)
-    go.release(4)
+    def written():
+        while writing._busy:
+            time.sleep(0.001)
+
+    def write_slowly(names):
+        for name in names:
+            write(name)
+        go.release(len(names) - 1)
+        written()
+
+    def write_in_time(names):
+        for name in names:
+            write(name)
+            go.release()
+            written()
+
+    # The second one waits for the first when the third comes.
+    write_slowly("abc")
+    assert seen == [("b", "given up"), ("a", True), ("c", False)]
+    write_in_time("defgh")
+    assert [straight for _, straight in seen[3:]] == [False] * 3 + [True] * 2
+    del seen[:]
+    write_slowly("ijk")
+    write_in_time("lmnopqrst")
+    assert [straight for _, straight in seen] == ["given up", True, *[False] * 8, True, True]
     writing.end()
-    # The second one waited for the first when the third came.
-    assert seen[0] == ("b", "given up") and set(seen[1:]) == {("a", True), ("c", False)}
 
 
 def test_a_full_disk_is_told_once_and_training_goes_on(data, tmp_path, monkeypatch):
