@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from benchmarks.out_of_core._files import LABEL, Files, resident
 
 # Bytes of a file that is written.
 _WRITTEN = 40 * 10**6
+# Dask sets variables for its workers, in this process first, and they stay: an allocator set so takes twice as long
+# to decode, in processes that are no workers, too.
+_ENVIRON = dict(os.environ)
 
 
 class Processes:
@@ -24,6 +28,8 @@ class Processes:
     def __init__(self, n: int):
         # A pool each: one pool of many may give two shares to the same process.
         self._pools = [ProcessPoolExecutor(1, get_context("spawn")) for _ in range(n)]
+        with mock.patch.dict(os.environ, _ENVIRON, clear=True):
+            self.each(_nothing)
 
     def __enter__(self) -> Processes:
         return self

@@ -2,8 +2,8 @@
 
 Between two rounds that are tasks of their own lie half a dozen messages and 20 ms of the processors' time, scheduler,
 driver and workers together: as much as two replicas need for a million rows in memory. Here the worker of each replica
-sends what it brings straight to the workers of the others, which takes one or two, and the driver hears of the rounds
-when the task is over. So a chain is short: what the driver decides at the end of an epoch comes late, and what was
+hands what it brings straight to the workers of the others (:mod:`_post`), and the driver hears of the rounds when the
+task is over. So a chain is short: what the driver decides at the end of an epoch comes late, and what was
 trained after it is let go of.
 
 Nothing depends on it that all this goes well. What others bring is waited for only so long, and then the task ends
@@ -14,38 +14,21 @@ with such tasks to the end of the fit.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
-from distributed import Future, get_worker
-from distributed.protocol.pickle import dumps, loads
+from distributed import Future
 
 from daskdml.strategies._plan import Work
+from daskdml.strategies._post import Address, Post
 from daskdml.strategies._strategy import Agreed
 from daskdml.strategies._tasks import Assignment, Brought, Job, agree, set_out
-from daskdml.strategies._work import Blocks, worker_address
+from daskdml.strategies._work import Blocks
 
 # Seconds a chain should take, and an epoch may take to be in one. In rounds it has at most so many.
 _CHAIN_SECONDS, _EPOCH_SECONDS, _MOST_ROUNDS = 0.3, 0.6, 64
-# Seconds to wait for what another replica brings to a round.
-_PATIENCE = 1.0
-_HANDLER = "daskdml_letter"
-# Fits whose letters a process keeps: of those that were not told that they are over, the last ones.
-_FITS = 16
-
-
-@dataclass(frozen=True)
-class Address:
-    """Which chain of which fit, and on which workers its replicas are thought to be."""
-
-    fit: str
-    number: int
-    homes: tuple[str, ...]
 
 
 @dataclass(eq=False)
@@ -109,138 +92,50 @@ def epochs_at_once(seconds: float, rounds: int) -> int:
     return many if many * rounds > 1 else 0
 
 
+class After(NamedTuple):
+    """The chain before: its number, and its rounds, which all have to be there."""
+
+    chain: int
+    rounds: int
+
+
 class Plan:
     """What one replica's task of a chain does; opaque, so that Dask takes nothing in it for a dependency."""
 
-    def __init__(self, address: Address, replica: int, assignments: list[Assignment], expected: int):
+    def __init__(self, address: Address, replica: int, assignments: list[Assignment], after: After | None):
         self.address = address
         self.replica = replica
         self.assignments = assignments
-        # Rounds of the chain before, which all have to be there.
-        self.expected = expected
+        self.after = after
 
 
 def run_chain(job: Job, blocks: Blocks, plan: Plan, *before: Brought | list[Brought]) -> list[Brought]:
     """One replica's part of all rounds of a chain, or of as many as go well.
 
-    ``before`` is what each replica brought to the round before, or to all rounds of the chain before.
+    ``before`` is what each replica brought to the round before. Or, where that was the last of another chain, what this
+    replica brought to all rounds of that; what the others brought they have handed over, as between any two rounds.
     """
-    if any(isinstance(b, list) and len(b) < plan.expected for b in before):
-        return []
-    lasts = [b[-1] if isinstance(b, list) else b for b in before]
-    n_replicas, box = len(before), _box(plan.address.fit)
+    post = Post(plan.address, plan.replica)
+    if plan.after is not None:
+        (mine,) = before
+        assert isinstance(mine, list)
+        chain, rounds = plan.after
+        found = post.wait(rounds - 1, chain) if len(mine) == rounds else None
+        if found is None:
+            return []
+        began, partials = mine[-1].before, found
+    else:
+        lasts = [last for last in before if isinstance(last, Brought)]
+        began, partials = lasts[0].before, [last.partial for last in lasts]
     done: list[Brought] = []
     for number, assignment in enumerate(plan.assignments):
-        if box.is_over(plan.address.number):
+        if post.is_over:
             break
-        agreed = agree(job, lasts[0].before, assignment.active, *(b.partial for b in lasts))
+        agreed = agree(job, began, assignment.active, *partials)
         done.append(set_out(job, blocks, agreed, assignment))
-        if number + 1 == len(plan.assignments):
+        began = done[-1].before
+        post.send(number, done[-1].partial)
+        if number + 1 == len(plan.assignments) or (found := post.wait(number)) is None:
             break
-        _hand_round(plan, number, done[-1])
-        found = box.wait(plan.address.number, number, n_replicas)
-        if found is None:
-            break
-        lasts = found
+        partials = found
     return done
-
-
-class _Box:
-    """What came for the replicas of a fit in this process."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._over = -1
-        self._letters: dict[tuple[int, int], dict[int, Brought]] = {}
-
-    def put(self, chain: int, number: int, replica: int, brought: Brought) -> None:
-        with self._changed:
-            for old in [key for key in self._letters if key < (chain, number - 1)]:
-                del self._letters[old]
-            self._letters.setdefault((chain, number), {})[replica] = brought
-            self._changed.notify_all()
-
-    def end(self, chain: int) -> None:
-        with self._changed:
-            self._over = max(self._over, chain)
-            self._changed.notify_all()
-
-    def is_over(self, chain: int) -> bool:
-        return chain <= self._over
-
-    def wait(self, chain: int, number: int, n_replicas: int) -> list[Brought] | None:
-        """What all replicas brought to a round, in their order; None where it does not come, or nobody wants it."""
-
-        def there() -> bool:
-            return self.is_over(chain) or len(self._letters.get((chain, number), ())) == n_replicas
-
-        with self._changed:
-            self._changed.wait_for(there, _PATIENCE)
-            found = self._letters.get((chain, number), {})
-            complete = len(found) == n_replicas and not self.is_over(chain)
-            return [found[replica] for replica in range(n_replicas)] if complete else None
-
-
-_boxes: dict[str, _Box] = {}
-# From which worker of this process to which others a letter has gone.
-_opened: set[tuple[str, str]] = set()
-_boxes_lock = threading.Lock()
-
-
-def _box(fit: str) -> _Box:
-    with _boxes_lock:
-        if fit not in _boxes:
-            while len(_boxes) >= _FITS:
-                del _boxes[next(iter(_boxes))]
-            _boxes[fit] = _Box()
-        return _boxes[fit]
-
-
-def end_chains(fit: str, number: int) -> None:
-    """Let tasks of a fit's chains up to this one end with the round they are at; for the workers."""
-    _box(fit).end(number)
-
-
-def forget_chains(fit: str) -> None:
-    """Free what this process keeps of a fit that is over; for the workers."""
-    with _boxes_lock:
-        _boxes.pop(fit, None)
-
-
-def _deliver(fit: str, chain: int, number: int, replica: int, brought: Brought) -> None:
-    _box(fit).put(chain, number, replica, brought)
-
-
-def _open(dask_worker: Any, letter: bytes) -> None:
-    """The first letter of a worker: from then on it can send them to this one by their own name."""
-    dask_worker.handlers.setdefault(_HANDLER, _receive)
-    _receive(letter)
-
-
-def _receive(letter: bytes) -> None:
-    _deliver(*loads(letter))
-
-
-def _hand_round(plan: Plan, number: int, brought: Brought) -> None:
-    """Send what a replica brings to the workers of all others, without waiting for it."""
-    address = plan.address
-    letter = address.fit, address.number, number, plan.replica, brought
-    here = worker_address()
-    away = {home for home in address.homes if home != here and not home.startswith("inproc://")}
-    if away:
-        worker, written = get_worker(), dumps(letter)
-        for home in away:
-            asyncio.run_coroutine_threadsafe(_send(worker, home, written), worker.loop.asyncio_loop)  # type: ignore[attr-defined]
-    # Last: this may wake the replicas of this process, which go on at once.
-    _deliver(*letter)
-
-
-async def _send(worker: Any, home: str, letter: bytes) -> None:
-    # Whoever waits for it notices when it does not come.
-    with contextlib.suppress(OSError, RuntimeError, asyncio.CancelledError):
-        if (worker.address, home) in _opened:
-            await getattr(worker.rpc(home), _HANDLER)(letter=letter)
-        else:
-            # Dask writes a line to the log for each function that is run so: one is enough.
-            await worker.rpc(home).run(function=dumps(_open), kwargs=dumps({"letter": letter}))
-            _opened.add((worker.address, home))

@@ -39,7 +39,7 @@ from daskdml.cluster import LOST, connection_lost
 from daskdml.data import Dataset, new_lease, release_cache, trouble, wait_for
 from daskdml.models import Model
 from daskdml.monitor import StopTraining
-from daskdml.strategies import _chain, _tasks
+from daskdml.strategies import _chain, _post, _tasks
 from daskdml.strategies._batch import Batch
 from daskdml.strategies._fatal import give_up_on_fatal_blocks, told
 from daskdml.strategies._homes import settled
@@ -218,7 +218,7 @@ class DaskRunner:
             wait(left, timeout=_AHEAD_PATIENCE)
         if self._chained:
             with contextlib.suppress(Exception):
-                self.client.run(_chain.forget_chains, self._names, on_error="ignore")
+                self.client.run(_post.forget_chains, self._names, on_error="ignore")
         try:
             self.client.run(release_cache, self.data.token, self._lease, on_error="ignore")
         except (OSError, TimeoutError, ValueError) as error:
@@ -277,12 +277,17 @@ class DaskRunner:
         return agreed, False
 
     def _send_chain(
-        self, now: list[Future], first: int, coming: Coming, active: np.ndarray, depth: int, expected: int = 0
+        self,
+        now: list[Future],
+        first: int,
+        coming: Coming,
+        active: np.ndarray,
+        depth: int,
+        after: _chain.After | None = None,
     ) -> bool:
         """Send a chain that begins so many epochs from this one, if there is anything to gain by one.
 
-        It goes on from ``now``, what each replica brought to the last round before, or to the ``expected`` rounds of
-        the chain before.
+        It goes on from ``now``, what each replica brought to the last round before, or to all of the chain before.
         """
         rounds = coming(first)
         if rounds is None or not self._chains_well or not self._each_agrees(rounds) or not self.data.self_contained:
@@ -299,13 +304,14 @@ class DaskRunner:
             return False
         self._chained += 1
         homes = tuple(self._homes[replica] for replica in range(len(now)))
-        chain = _chain.Chain(_chain.Address(self._names, self._chained, homes), epochs, active, depth)
+        chain = _chain.Chain(_post.Address(self._names, self._chained, homes), epochs, active, depth)
         batch = self._batch(chain.rounds)
         tasks: list[TaskRef] = []
         for replica in range(len(now)):
             assignments = [_tasks.Assignment(works[replica], active) for works in chain.rounds]
-            plan = _chain.Plan(chain.address, replica, assignments, expected)
-            given = (self.job, self._recipes[replica][1], plan, *now)
+            plan = _chain.Plan(chain.address, replica, assignments, after)
+            # From another chain each goes on by itself.
+            given = (self.job, self._recipes[replica][1], plan, *(now if after is None else [now[replica]]))
             tasks.append(self._add(batch, "work", _chain.run_chain, *given, home=replica))
         chain.futures = self._submit(batch, tasks)
         self._chains.append(chain)
@@ -323,7 +329,8 @@ class DaskRunner:
             return None
         if chain.brought is None:
             if coming is not None and chain.depth < _AHEAD_CHAIN:
-                self._send_chain(chain.futures, len(chain.epochs), coming, active, chain.depth + 1, len(chain.rounds))
+                after = _chain.After(chain.address.number, len(chain.rounds))
+                self._send_chain(chain.futures, len(chain.epochs), coming, active, chain.depth + 1, after)
             whole = len(chain.epochs)
             for future in chain.futures:
                 self._gather_ready(future)
@@ -361,7 +368,7 @@ class DaskRunner:
         left = [future for chain in chains if chain.brought is None for future in chain.futures]
         if left:
             with contextlib.suppress(Exception):
-                self.client.run(_chain.end_chains, self._names, chains[-1].address.number, on_error="ignore")
+                self.client.run(_post.end_chains, self._names, chains[-1].address.number, on_error="ignore")
         return left
 
     def _agreeing_here(

@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import dask.array as da
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from daskdml import BSP, Averaging
 from daskdml.linear_model import SGDClassifier
 from daskdml.monitor import Callback, StopTraining
-from daskdml.strategies import _chain, _dask
+from daskdml.strategies import _chain, _dask, _post
 from daskdml.strategies._plan import Work
 
 
@@ -75,7 +77,7 @@ def test_a_chain_gives_the_bits_of_rounds_by_themselves(client, monkeypatch, cha
     assert not chained
     same(fitted(strategy, shuffle=shuffle), one)
     assert max(chained) > 1
-    assert not _chain._boxes
+    assert not _post._boxes
 
 
 def test_a_fit_that_converges_within_a_chain_ends_where_it_would(client, monkeypatch, chained):
@@ -116,7 +118,7 @@ def test_the_seconds_of_epochs_are_those_of_the_fit(client, chained):
 
 def test_where_nothing_arrives_a_fit_goes_on_in_tasks_of_their_own(client, monkeypatch, chained):
     one = unchained(monkeypatch, Averaging(n_replicas=2))
-    monkeypatch.setattr(_chain, "_deliver", lambda *letter: None)
+    monkeypatch.setattr(_post, "_deliver", lambda *letter: None)
     start = time.perf_counter()
     same(fitted(Averaging(n_replicas=2)), one)
     # A second is waited for, once; the second chain was sent by then.
@@ -165,6 +167,41 @@ def test_letters_leave_no_line_each_in_the_logs_of_workers(process_client, chain
     # What a fit has to run on workers once, and the first letter to each; there are twice forty letters.
     assert 2 <= sum("out-of-band" in line for line in lines) < 40
     assert sum("_open" in line for line in lines) == 2
+
+
+def letters(dask_worker):
+    """Where this worker leaves letters for others, and those that lie here."""
+    return list(_post._directories.values()), list(Path(dask_worker.local_directory).glob("*letter*"))
+
+
+def mislead(directory):
+    for address in _post._directories:
+        _post._directories[address] = directory
+
+
+@pytest.mark.alone
+def test_workers_of_one_machine_leave_each_other_files(process_client, monkeypatch, chained):
+    client = process_client(2, threads_per_worker=1)
+    one = unchained(monkeypatch, Averaging(n_replicas=2), max_iter=80)
+    same(fitted(Averaging(n_replicas=2), max_iter=80), one)
+    assert sum(chained) > 40
+    directories = set(client.run(lambda dask_worker: dask_worker.local_directory).values())
+    found = client.run(letters).values()
+    assert {directory for known, _ in found for directory in known} == directories
+    assert not [letter for _, left in found for letter in left]
+    # One whose directory is gone is sent messages.
+    client.run(mislead, "/nowhere")
+    del chained[:]
+    same(fitted(Averaging(n_replicas=2), max_iter=80), one)
+    assert sum(chained) > 40
+
+
+def test_letters_that_nobody_reads_are_removed(tmp_path):
+    worker = SimpleNamespace(local_directory=str(tmp_path))
+    for name in ("daskdml-letter-mine-1-2-0", "daskdml-letter-mine-1-3-0.part", "daskdml-letter-other-1-2-0"):
+        (tmp_path / name).touch()
+    _post.forget_chains("mine", worker)
+    assert [path.name for path in tmp_path.iterdir()] == ["daskdml-letter-other-1-2-0"]
 
 
 def test_replicas_without_a_thread_or_work_of_their_own_are_in_no_chain():
