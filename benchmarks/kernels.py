@@ -58,6 +58,13 @@ def dense(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
     return X, (X @ rng.standard_normal(d).astype(np.float32) + rng.standard_normal(n) > 0).astype(int)
 
 
+def classes(n: int, d: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d), dtype=np.float32)
+    scores = X @ rng.standard_normal((d, k)).astype(np.float32) / np.sqrt(d)
+    return X, (scores + rng.gumbel(size=(n, k))).argmax(axis=1)
+
+
 def sparse(n: int, d: int, nonzeros: int) -> tuple[Any, np.ndarray]:
     """Rows of a click log: column numbers follow a power law, values are 1."""
     rng = np.random.default_rng(0)
@@ -71,10 +78,6 @@ def sparse(n: int, d: int, nonzeros: int) -> tuple[Any, np.ndarray]:
 def run(full: bool = False) -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)
     n, repeats, epochs = (1_000_000, 5, 8) if full else (100_000, 2, 10)
-    workloads = {
-        f"dense float32, {n:,} x 100": dense(n, 100),
-        f"CSR float32, {n // 4:,} x 2^20, 39 a row": sparse(n // 4, 2**20, 39),
-    }
     cases = [
         ("log_loss, shuffled", {"loss": "log_loss"}),
         ("log_loss, in order", {"loss": "log_loss", "shuffle": False}),
@@ -84,12 +87,19 @@ def run(full: bool = False) -> None:
         ("log_loss, l1, shuffled", {"loss": "log_loss", "penalty": "l1"}),
         ("log_loss, running mean, shuffled", {"loss": "log_loss", "average": True}),
     ]
+    several = [("one versus all, log_loss, shuffled", {"loss": "log_loss"})]
+    several += [("one versus all, hinge, shuffled", {"loss": "hinge"})]
+    workloads = [
+        (f"dense float32, {n:,} x 100", dense(n, 100), cases),
+        (f"CSR float32, {n // 4:,} x 2^20, 39 a row", sparse(n // 4, 2**20, 39), cases),
+        (f"dense float32, {n // 4:,} x 100, 10 classes", classes(n // 4, 100, 10), several),
+    ]
     rows, figures = [], []
-    for data, (X, y) in workloads.items():
+    for data, (X, y), chosen in workloads:
         read = read_dense_rows if isinstance(X, np.ndarray) else read_rows
         read(as_rows(X), y, np.arange(100, dtype=np.int32))
         nbytes = X.nbytes if isinstance(X, np.ndarray) else X.data.nbytes + X.indices.nbytes
-        for case, params in cases:
+        for case, params in chosen:
             SGDClassifier(max_iter=1, tol=None, **params).fit(X[:100], y[:100])  # compiled before it is timed
             shuffled = params.get("shuffle", True)
             order = row_order(len(y), 0) if shuffled else np.arange(len(y), dtype=np.int32)
