@@ -12,15 +12,13 @@ from __future__ import annotations
 from math import log
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from daskdml.numerics._compiled import fused_part, kernel
 from daskdml.numerics._exponential import exp_of_negative
 from daskdml.numerics._losses import LOG_LOSS, shared_log_loss, value_and_slope
-from daskdml.numerics._rows import PLAIN, norms, row_add, row_pair, row_square, rows_prefetch
+from daskdml.numerics._rows import norms, row_pair, row_square, rows_prefetch
 from daskdml.numerics._settings import ADAPTIVE, CONSTANT, L2, SOFTMAX
-from daskdml.numerics._sgd import SMALL_WITH_MEAN, learning_rate, scaled_back
+from daskdml.numerics._sgd import SMALL_WITH_MEAN, learning_rate, mean_step, scaled_back
 from daskdml.numerics._targets import MAX_GRADIENT
 
 # Rows after which sums of squares are taken anew: at least so many, and no fewer than there are features, so that with
@@ -30,18 +28,6 @@ _EXACT = 256
 _SHARED = 512
 # The logarithm of a product of so many sums of exponentials is taken at once.
 _LARGE = 1e250
-
-
-def _mean_step(needed, rows, i, average, k, c):
-    """``average[k] += c x_i``, for kernels that keep a mean."""
-
-
-@overload(_mean_step, jit_options=PLAIN)
-def _mean_step_impl(needed, rows, i, average, k, c):
-    # One call: numba counts references, atomically, for whatever is more than that.
-    if needed is types.none:
-        return lambda needed, rows, i, average, k, c: 0.0
-    return lambda needed, rows, i, average, k, c: row_add(rows, i, average, k, c, 0.0)
 
 
 @fused_part
@@ -150,7 +136,7 @@ def train_rows_many(rows, y, sample_weight, order, state, settings, positive_wei
             for m in range(n_active):
                 k = which[m]
                 if change[m] != 0.0 and lag[k] != 0.0:
-                    _mean_step(settings.needs.mean, rows, i, average, k, -(lag[k] * change[m]))
+                    mean_step(settings.needs.mean, rows, i, average, k, -(lag[k] * change[m]))
                 if count > 1.0:
                     scale[k] /= 1.0 - 1.0 / count
                 lag[k] += scale[k] * factor[m] / count

@@ -14,7 +14,7 @@ from math import log
 
 import numpy as np
 
-from daskdml.numerics._compiled import fused_part, inner_part, kernel, part
+from daskdml.numerics._compiled import fused_part, kernel, part
 from daskdml.numerics._losses import LOG_LOSS, shared_log_loss, value_and_slope
 from daskdml.numerics._rows import (
     looks_ahead,
@@ -26,23 +26,11 @@ from daskdml.numerics._rows import (
     weights_prefetch,
 )
 from daskdml.numerics._settings import BINARY, L2
-from daskdml.numerics._sgd import MANY_WEIGHTS, SMALL_WITH_MEAN, WEIGHTS_AHEAD, learning_rate, scaled_back
+from daskdml.numerics._sgd import MANY_WEIGHTS, SMALL_WITH_MEAN, WEIGHTS_AHEAD, learning_rate, mean_step, scaled_back
 from daskdml.numerics._targets import MAX_GRADIENT
 
 # The logarithm of a product of so many factors between 1 and 2 is taken at once.
 _LARGE = 1e250
-
-
-@inner_part
-def _in_mean(needed, rows, i, average, average_b, scale, lag, count, change, factor, b):
-    """Take the weights into their mean, row ``i`` having just changed them by ``change`` times itself (Xu 2011, 3)."""
-    if needed is not None and lag.shape[0] > 0 and count > 0.0:
-        if change != 0.0 and lag[0] != 0.0:
-            row_add(rows, i, average, 0, -(lag[0] * change), 0.0)
-        if count > 1.0:
-            scale[0] /= 1.0 - 1.0 / count
-        lag[0] += scale[0] * factor / count
-        average_b[0] += (b - average_b[0]) / count
 
 
 @fused_part
@@ -72,8 +60,10 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
     weighted = sample_weight.shape[0] > 0
     factor, losses, product_of_factors, penalties = 1.0, 0.0, 1.0, 0.0
     squares, _ = norms(coef, 0)
-    needed, average, average_b = settings.needs.mean, state.average_coef, state.average_intercept
-    scale, lag = state.average_scale, state.average_lag
+    needed, average, scale, lag = settings.needs.mean, state.average_coef, state.average_scale, state.average_lag
+    averaging, mean_scale, mean_lag, mean_b = needed is not None and scale.shape[0] > 0, 1.0, 0.0, 0.0
+    if averaging:
+        mean_scale, mean_lag, mean_b = scale[0], lag[0], state.average_intercept[0]
 
     delayed = looks_ahead(rows, coef)
     n_rows, scattered = order.shape[0], coef.shape[1] >= MANY_WEIGHTS
@@ -125,13 +115,24 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
                     squares, _ = _settled(rows, before, i, coef, change, squares)
                 penalties += squares * (seen * seen)
                 change, seen = 0.0, 0.0
+            if averaging:
+                scale[0], lag[0] = mean_scale, mean_lag
             scaled_back(needed, coef, average, 0, factor, scale, lag)
+            mean_lag = lag[0] if averaging else 0.0
             squares *= factor * factor
             factor = 1.0
         # The division does not wait for the step: it is done while the score is computed.
         earlier, waiting, before, change = before, change, i, step * (1.0 / factor)
         held, b = b, b + step * decay
-        _in_mean(needed, rows, i, average, average_b, scale, lag, t - settings.average + 1.0, change, factor, b)
+        count = t - settings.average + 1.0
+        if averaging and count > 0.0:
+            # Take the weights into their mean, row i having just changed them (Xu 2011, section 3).
+            if change != 0.0 and mean_lag != 0.0:
+                mean_step(needed, rows, i, average, 0, -(mean_lag * change))
+            if count > 1.0:
+                mean_scale /= 1.0 - 1.0 / count
+            mean_lag += mean_scale * factor / count
+            mean_b += (b - mean_b) / count
         t += 1.0
 
     if delayed:
@@ -140,6 +141,8 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
         penalties += squares * (seen * seen)
     if change != 0.0:
         _settled(rows, before, before, coef, change, squares)
+    if averaging:
+        scale[0], lag[0], state.average_intercept[0] = mean_scale, mean_lag, mean_b
     scaled_back(needed, coef, average, 0, factor, scale, lag)
     losses += log(product_of_factors)
     totals[0, 0] += losses

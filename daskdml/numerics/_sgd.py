@@ -106,6 +106,18 @@ def _average_row(needed, rows, i, average, k, c):
         row_add(rows, i, average, k, -c, 0.0)
 
 
+def mean_step(needed, rows, i, average, k, c):
+    """``average[k] += c x_i``, for kernels that keep a mean."""
+
+
+@overload(mean_step, jit_options=PLAIN)
+def _mean_step(needed, rows, i, average, k, c):
+    # One call: numba counts references, atomically, for whatever is more than that.
+    if needed is types.none:
+        return lambda needed, rows, i, average, k, c: 0.0
+    return lambda needed, rows, i, average, k, c: row_add(rows, i, average, k, c, 0.0)
+
+
 @part
 def scaled_back(needed, coef, average, k, factor, scale, lag):
     """Write the factor of problem k back into its weights.
