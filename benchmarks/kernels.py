@@ -147,7 +147,7 @@ def picture(figures: dict[str, Any]) -> Any:
     sides += [("reading the rows", "memory_s", GREY)]
     passes = figures["passes"]
     data = list(dict.fromkeys(p["data"] for p in passes))
-    figure, axes = panels(len(data), 5.0, 3.4)
+    figure, axes = panels(len(data), 5.0, 3.8)
     for ax, name in zip(axes, data, strict=True):
         n = int(name.split(", ")[1].split(" x ")[0].replace(",", ""))
         cases = [p for p in passes if p["data"] == name]
@@ -155,8 +155,11 @@ def picture(figures: dict[str, Any]) -> Any:
             rates = [n / median(case[key]) / 1e6 for case in cases]
             ax.barh(np.arange(len(cases)) + 0.27 * k, rates, 0.25, color=colour, label=side)
         ax.set_yticks(np.arange(len(cases)) + 0.27, [case["case"] for case in cases])
-        ax.invert_yaxis()
+        # Bars of all panels are as thick.
+        ax.set_ylim(max(len([p for p in passes if p["data"] == other]) for other in data) - 0.2, -0.3)
         ax.set(xlabel="M rows/s, one thread")
-        ax.set_title(name, fontsize=10)
+        ax.set_title(name.replace(", ", ",\n", 1), fontsize=10)
         finish(ax, fontsize=8)
+        ax.get_legend().remove()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(sides), frameon=False)
     return figure

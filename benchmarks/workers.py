@@ -248,7 +248,7 @@ def picture(figures: dict[str, Any]) -> Any:
     colours = {ONE: SKY, TWO: BLUE, THREADS: GREEN, SKLEARN: VERMILION}
     colours |= {LOOP.format(1): "#e8c877", LOOP.format(2): ORANGE}
     kinds = list(dict.fromkeys(c["case"].split(",")[0] for c in figures["cases"]))
-    figure, axes = panels(len(kinds), 5.0, 3.6)
+    figure, axes = panels(len(kinds), 5.0, 4.2)
     for ax, kind in zip(axes, kinds, strict=True):
         cases = [c for c in figures["cases"] if c["case"].startswith(kind)]
         sides = [s for s in colours if s in cases[0]["seconds"]]
@@ -262,5 +262,8 @@ def picture(figures: dict[str, Any]) -> Any:
         ax.set_yticks([i + 0.4 for i in range(len(cases))], [c["case"].split(", ", 1)[1] for c in cases])
         ax.invert_yaxis()
         ax.set(title=f"{kind}, {cases[0]['rows']:,} rows", xlabel="M rows/s")
-        finish(ax, fontsize=7)
+        finish(ax, fontsize=8)
+        ax.get_legend().remove()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
