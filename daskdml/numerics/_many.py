@@ -72,7 +72,6 @@ def train_rows_many(rows, y, sample_weight, order, state, settings, positive_wei
             which[m], b[m], kept[m] = k, intercept[k], state.eta[k]
             positive[m], negative[m] = positive_weight[k], negative_weight[k]
             factor[m], products[m], dots[m], change[m], losses[m], penalties[m] = 1.0, 1.0, 0.0, 0.0, 0.0, 0.0
-            squares[m], _ = norms(coef, k)
     before = np.int64(order[0]) if n_rows > 0 else 0
 
     # The last turn is only for the update by the last row.

@@ -110,16 +110,19 @@ class Post:
         return f"{_NAME}-{self._address.fit}-{chain}-{number}-{replica}"
 
     async def _send(self, home: str, letter: bytes) -> None:
-        worker = self._worker
+        worker, way = self._worker, (self._worker.address, home)
         # Whoever waits for it notices when it does not come.
         with contextlib.suppress(OSError, RuntimeError, asyncio.CancelledError):
-            if (worker.address, home) in _opened:
-                await getattr(worker.rpc(home), _HANDLER)(letter=letter)
-            else:
+            if way not in _opened:
                 # Dask writes a line to the log for each function that is run so: one is enough.
-                sender = _Sender(worker.address, _machine(), worker.local_directory)
-                await worker.rpc(home).run(function=dumps(_open), kwargs=dumps({"letter": letter, "sender": sender}))
-                _opened.add((worker.address, home))
+                async with _opening.setdefault(way, asyncio.Lock()):
+                    if way not in _opened:
+                        sender = _Sender(worker.address, _machine(), worker.local_directory)
+                        given = dumps({"letter": letter, "sender": sender})
+                        await worker.rpc(home).run(function=dumps(_open), kwargs=given)
+                        _opened.add(way)
+                        return
+            await getattr(worker.rpc(home), _HANDLER)(letter=letter)
 
 
 @dataclass(frozen=True)
@@ -212,6 +215,7 @@ def _deliver(fit: str, chain: int, number: int, replica: int, partial: Partial) 
 
 # From which worker of this process to which others a letter has gone.
 _opened: set[tuple[str, str]] = set()
+_opening: dict[tuple[str, str], asyncio.Lock] = {}
 # Where workers of this machine look for letters, by their address: those from whom one has come.
 _directories: dict[str, str] = {}
 
