@@ -233,7 +233,8 @@ def test_a_scheduler_whose_daskdml_has_no_page_is_named_once_and_the_fit_goes_on
     worker = None
     try:
         assert until((tmp_path / "s").exists)
-        where = ["--scheduler-file", str(tmp_path / "s"), "--no-dashboard", "--no-nanny", "--nthreads", "1"]
+        where = ["--scheduler-file", str(tmp_path / "s"), "--local-directory", str(tmp_path)]
+        where += ["--no-dashboard", "--no-nanny", "--nthreads", "1"]
         command = [sys.executable, "-m", "distributed.cli.dask_worker", *where]
         worker = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=tmp_path)
         with caplog.at_level(logging.WARNING, "daskdml"), Client(scheduler_file=str(tmp_path / "s")) as client:
@@ -247,7 +248,12 @@ def test_a_scheduler_whose_daskdml_has_no_page_is_named_once_and_the_fit_goes_on
         for process in (worker, scheduler):
             if process is not None:
                 process.terminate()
-                process.wait(20)
+                try:
+                    process.wait(10)
+                except subprocess.TimeoutExpired:
+                    # Dask's worker waits for ever where it is told to end while its connection does.
+                    process.kill()
+                    process.wait(10)
 
 
 class Stuck:
