@@ -15,6 +15,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 # large blocks of data. What decoding takes and frees for each block, chunks of 16 MB say, stays in the heap: returned
 # from 4 MB on, half of the time of decoding Zarr went into getting the same memory from the system again.
 _LARGE = 32 * 2**20
+# Workers of less memory than this have none for that: from so many bytes on their allocations are returned at once.
+_ROOMY, _LARGE_WITHOUT_ROOM = 0.9e9, 4 * 2**20
 # Free memory kept at the top of the heap: the working space that every slab and column takes and frees again.
 _WORKING = 16 * 2**20
 # Blocks below this size do not show in a worker's memory.
@@ -48,7 +50,7 @@ def settle(worker: Any) -> None:
     limit = worker.memory_manager.memory_limit
     if not limit or _NAME in worker.periodic_callbacks:
         return
-    return_large_allocations()
+    return_large_allocations(_LARGE if limit >= _ROOMY else _LARGE_WITHOUT_ROOM)
     worker.loop.add_callback(_watch, worker, limit)
 
 
@@ -61,7 +63,7 @@ def _watch(worker: Any, limit: int) -> None:
 
 
 @functools.cache
-def return_large_allocations() -> None:
+def return_large_allocations(large: int = _LARGE) -> None:
     """Make this process return blocks to the system as soon as they are freed, and only those; once is enough.
 
     By default glibc raises its threshold with each large free, up to 32 MB, and then keeps blocks of data in its
@@ -71,7 +73,7 @@ def return_large_allocations() -> None:
     all threads, so that each takes what another has freed.
     """
     if _libc() is not None:
-        _libc().mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        _libc().mallopt(_M_MMAP_THRESHOLD, large)
         _libc().mallopt(_M_TRIM_THRESHOLD, _WORKING)
         _libc().mallopt(_M_ARENA_MAX, 1)
         pa.set_memory_pool(pa.system_memory_pool())
