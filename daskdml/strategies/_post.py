@@ -102,7 +102,8 @@ class Post:
             with open(path, "rb") as file:
                 letter = file.read()
             os.unlink(path)
-        except FileNotFoundError:
+        except OSError:
+            # Not there yet, as a rule. Where a directory is gone or cannot be read, a letter is lost, as others may be.
             return None
         return loads(letter)[-1]
 

@@ -17,6 +17,17 @@ def test_a_worker_with_a_limit_is_watched_once(process_client):
     assert len(found) == 1
 
 
+@pytest.mark.parametrize(("limit", "large"), [(7e8, 4 * 2**20), (1e9, 32 * 2**20)])
+def test_what_decoding_takes_is_kept_where_there_is_room(monkeypatch, limit, large):
+    seen = []
+    monkeypatch.setattr(_allocator, "return_large_allocations", seen.append)
+    loop = SimpleNamespace(add_callback=lambda *given: None)
+    _allocator.settle(
+        SimpleNamespace(memory_manager=SimpleNamespace(memory_limit=limit), periodic_callbacks={}, loop=loop)
+    )
+    assert seen == [large]
+
+
 def test_a_worker_without_a_limit_is_left_as_it_is():
     worker = SimpleNamespace(memory_manager=SimpleNamespace(memory_limit=None), periodic_callbacks={})
     _allocator.settle(worker)

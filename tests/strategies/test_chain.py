@@ -196,6 +196,16 @@ def test_workers_of_one_machine_leave_each_other_files(process_client, monkeypat
     assert sum(chained) > 40
 
 
+def test_a_directory_that_cannot_be_read_is_a_letter_that_does_not_come(tmp_path, monkeypatch):
+    monkeypatch.setattr(_post, "_PATIENCE", 0.05)
+    monkeypatch.setitem(_post._directories, "tcp://other", str(tmp_path))
+    (tmp_path / "file").touch()
+    post = _post.Post(_post.Address("unreadable", 1, ("tcp://here", "tcp://other")), 0)
+    post._worker = SimpleNamespace(local_directory=str(tmp_path / "file"))
+    assert post.wait(0) is None
+    _post.forget_chains("unreadable")
+
+
 def test_letters_that_nobody_reads_are_removed(tmp_path):
     worker = SimpleNamespace(local_directory=str(tmp_path))
     for name in ("daskdml-letter-mine-1-2-0", "daskdml-letter-mine-1-3-0.part", "daskdml-letter-other-1-2-0"):
