@@ -183,8 +183,8 @@ def _gather(frame: pd.DataFrame, out: np.ndarray) -> None:
     rows_of(columns, out)
 
 
-def rows_of(columns: Sequence[np.ndarray | pa.Array], out: np.ndarray) -> None:
-    """Write columns of any numbers into ``out``, of shape (n_rows, len(columns)) and C-contiguous.
+def rows_of(columns: Sequence[np.ndarray | pa.Array], out: np.ndarray, first: int = 0) -> None:
+    """Write columns of any numbers into ``out``, C-contiguous and of so many rows, side by side from ``first`` on.
 
     Where many values are of the dtype of ``out`` already, compiled code does it.
 
@@ -195,8 +195,8 @@ def rows_of(columns: Sequence[np.ndarray | pa.Array], out: np.ndarray) -> None:
     >>> out.tolist()
     [[1.0, 3.5], [2.0, 4.5]]
     """
-    if out.size >= _COMPILED and (places := _addresses(columns, out)) is not None:
-        turn(places, out)
+    if len(out) * len(columns) >= _COMPILED and (places := _addresses(columns, out)) is not None:
+        turn(places, out, first)
         return
     # Pieces of all columns, one below the other, then turned: written to where it belongs at once, each value would
     # cost a line of cache. Lines of a power of two would share the same few places there.
@@ -208,7 +208,7 @@ def rows_of(columns: Sequence[np.ndarray | pa.Array], out: np.ndarray) -> None:
         stop = min(start + step, n_rows)
         for line, values in zip(tile, arrays, strict=True):
             line[: stop - start] = values[start:stop]
-        out[start:stop] = tile[:, : stop - start].T
+        out[start:stop, first : first + len(arrays)] = tile[:, : stop - start].T
 
 
 def _addresses(columns: Sequence[np.ndarray | pa.Array], out: np.ndarray) -> np.ndarray | None:

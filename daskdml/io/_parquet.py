@@ -18,8 +18,10 @@ from daskdml.data import empty_rows, rows_of
 from daskdml.io._errors import InputError, unknown_name
 from daskdml.io._table import Table, part_bytes
 
-# Decoded at a time, where rows are wanted: little enough that the heap keeps it, and much beside what a batch costs.
-_BATCH_BYTES = 12 * 2**20
+# Decoded at a time, where rows are wanted: columns whose values fill lines of cache in a row, and of them what the
+# cache holds. Of all columns at once, each has its file's bytes, its dictionary and a page in memory: three times as
+# much as the values, and in a fresh process the system takes longer to find it than decoding takes.
+_COLUMNS, _BATCH_BYTES = 16, 12 * 2**20
 # From so many columns of one type on, side by side, rows are wanted.
 _MANY = 8
 # Row groups, for so many replicas to have something to do.
@@ -80,15 +82,14 @@ def load_slice(part: Slice, schema: pa.Schema, only: tuple[str, ...] | None = No
         wanted = [n for n in schema.names if n in there]
         if runs := _runs(schema, file.schema_arrow):
             return _by_rows(file, part, schema, runs, wanted, keys)
-        if _whole(file, part):
-            table = file.read_row_groups(list(part.groups), columns=wanted, use_threads=False)
-        else:
-            table = pa.Table.from_batches(list(_batches(file, part, wanted, 1 << 16)))
+        table = _table(file, part, wanted)
     return _frame(table, schema, keys)
 
 
-def _whole(file: pq.ParquetFile, part: Slice) -> bool:
-    return part.start == 0 and part.stop == sum(file.metadata.row_group(g).num_rows for g in part.groups)
+def _table(file: pq.ParquetFile, part: Slice, columns: list[str]) -> pa.Table:
+    if part.start == 0 and part.stop == sum(file.metadata.row_group(g).num_rows for g in part.groups):
+        return file.read_row_groups(list(part.groups), columns=columns, use_threads=False)
+    return pa.Table.from_batches(list(_batches(file, part, columns, 1 << 16)))
 
 
 def _batches(file: pq.ParquetFile, part: Slice, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
@@ -122,24 +123,24 @@ def _runs(schema: pa.Schema, file: pa.Schema) -> list[range]:
 def _by_rows(
     file: pq.ParquetFile, part: Slice, schema: pa.Schema, runs: list[range], wanted: list[str], keys: dict[str, str]
 ) -> pd.DataFrame:
-    """The slice, decoded few rows at a time: they are put in their place while the CPU's cache has them."""
+    """The slice, decoded a few columns at a time: they are put in their place while the CPU's cache has them."""
     n_rows, names = part.stop - part.start, schema.names
     arrays = [empty_rows(n_rows, len(run), schema.field(run.start).type.to_pandas_dtype()) for run in runs]
+    for run, rows in zip(runs, arrays, strict=True):
+        for first in range(0, len(run), _COLUMNS):
+            some = [names[k] for k in run[first : first + _COLUMNS]]
+            at = 0
+            for batch in _batches(file, part, some, max(1024, _BATCH_BYTES // (8 * len(some)))):
+                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+                rows_of([columns[name] for name in some], rows[at : at + len(batch)], first)
+                at += len(batch)
+            if at != n_rows:
+                raise InputError(
+                    f"{part.path} holds {at} rows where it had {n_rows}: it was written again meanwhile; read the "
+                    "table anew"
+                )
     inside = {names[k] for run in runs for k in run}
-    others = [name for name in wanted if name not in inside]
-    kept: list[pa.RecordBatch] = []
-    at = 0
-    for batch in _batches(file, part, wanted, max(1024, _BATCH_BYTES // (8 * len(wanted)))):
-        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-        for run, rows in zip(runs, arrays, strict=True):
-            rows_of([columns[name] for name in names[run.start : run.stop]], rows[at : at + len(batch)])
-        kept.append(batch.select(others))
-        at += len(batch)
-    if at != n_rows:
-        raise InputError(
-            f"{part.path} holds {at} rows where it had {n_rows}: it was written again meanwhile; read the table anew"
-        )
-    table = pa.Table.from_batches(kept)
+    table = _table(file, part, [name for name in wanted if name not in inside])
     pieces, done = [], 0
     for run, rows in zip(runs, arrays, strict=True):
         if done < run.start:

@@ -45,8 +45,8 @@ def _lanes(dtype: Any) -> int:
 
 
 @intrinsic
-def _turn_square(typingctx, addresses, column, row, out):
-    """As many columns from ``column`` on as there are lanes, of as many rows."""
+def _turn_square(typingctx, addresses, column, row, out, first):
+    """As many columns from ``column`` on as there are lanes, of as many rows; ``first``: where column 0 goes."""
     dtype, n = out.dtype, _lanes(out.dtype)
 
     def codegen(context, builder, signature, args):
@@ -65,11 +65,11 @@ def _turn_square(typingctx, addresses, column, row, out):
             step //= 2
         start = builder.ptrtoint(made.data, one)
         for k in range(n):
-            at = builder.add(builder.mul(builder.add(args[2], one(k)), width), args[1])
+            at = builder.add(builder.mul(builder.add(args[2], one(k)), width), builder.add(args[4], args[1]))
             builder.store(values[k], _typed(builder, start, at, number, n), align=itemsize)
         return context.get_dummy_value()
 
-    return types.void(addresses, types.intp, types.intp, out), codegen
+    return types.void(addresses, types.intp, types.intp, out, types.intp), codegen
 
 
 @intrinsic
@@ -89,26 +89,28 @@ def _lanes_of(typingctx, out):
 
 
 @kernel
-def turn(addresses, out):
-    """Write columns into the rows of ``out``.
+def turn(addresses, out, first):
+    """Write columns side by side into the rows of ``out``.
 
     Parameters
     ----------
     addresses : ndarray of int64, shape (n_columns,)
         Where in memory each column begins: n_rows numbers of the dtype of ``out``, one after the other. Whoever calls
         keeps them there.
-    out : ndarray of shape (n_rows, n_columns), C-contiguous, float32 or float64
+    out : ndarray of shape (n_rows, at least first + n_columns), C-contiguous, float32 or float64
+    first : int
+        The column of ``out`` that the first one becomes.
 
     Examples
     --------
     >>> import numpy as np
     >>> from daskdml.numerics import turn
     >>> columns = [np.array([1.0, 2.0]), np.array([3.0, 4.0])]
-    >>> turn(np.array([c.ctypes.data for c in columns]), out := np.empty((2, 2)))
+    >>> turn(np.array([c.ctypes.data for c in columns]), out := np.zeros((2, 3)), 1)
     >>> out.tolist()
-    [[1.0, 3.0], [2.0, 4.0]]
+    [[0.0, 1.0, 3.0], [0.0, 2.0, 4.0]]
     """
-    n_rows, n_columns = out.shape
+    n_rows, n_columns = len(out), len(addresses)
     lanes = _lanes_of(out)
     squares = n_columns // lanes * lanes
     for start in range(0, n_rows, _ROWS):
@@ -116,8 +118,8 @@ def turn(addresses, out):
         whole = start + (stop - start) // lanes * lanes
         for column in range(0, squares, lanes):
             for row in range(start, whole, lanes):
-                _turn_square(addresses, column, row, out)
+                _turn_square(addresses, column, row, out, first)
         for column in range(n_columns):
             address = addresses[column]
             for row in range(whole if column < squares else start, stop):
-                out[row, column] = _entry(address, row, out)
+                out[row, first + column] = _entry(address, row, out)

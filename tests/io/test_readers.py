@@ -1,6 +1,8 @@
 import bz2
 import gzip
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -150,7 +152,7 @@ def test_hive_folders_become_a_column(tmp_path):
 def wide(n_rows):
     """Runs of floating-point columns by rows, between others of every kind, and a run that is too short."""
     rng = np.random.default_rng(0)
-    run = {f"a{k}": rng.standard_normal(n_rows).astype("f4") for k in range(12)}
+    run = {f"a{k}": rng.standard_normal(n_rows).astype("f4") for k in range(37)}
     doubles = {f"d{k}": rng.standard_normal(n_rows) for k in range(9)}
     gaps = pa.array(rng.standard_normal(n_rows), mask=rng.random(n_rows) < 0.2)
     few = {f"s{k}": rng.standard_normal(n_rows).astype("f4") for k in range(3)}
@@ -192,6 +194,22 @@ def test_a_parquet_file_that_became_shorter_is_named(tmp_path):
     pq.write_table(wide(20), tmp_path / "x.parquet")
     with pytest.raises(InputError, match=r"x\.parquet holds \d+ rows where it had \d+"):
         part.compute(scheduler="sync")
+
+
+def test_of_many_columns_few_are_in_memory_at_a_time(tmp_path):
+    # In a process of its own, for nobody else's memory.
+    rng = np.random.default_rng(0)
+    # As pandas and Arrow write by default: a dictionary for each column, whatever is in it.
+    columns = {f"a{k}": rng.integers(0, 10**5, 100_000).astype("f4") for k in range(160)}
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    code = (
+        "import sys, pyarrow as pa; from daskdml.io import read_table;"
+        "part = read_table(sys.argv[1]).parts[0].compute(scheduler='sync');"
+        "print(part.shape[1], pa.default_memory_pool().max_memory())"
+    )
+    shown = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True).stdout
+    width, most = map(int, shown.split())
+    assert width == 160 and most < 160 * 100_000 * 4
 
 
 def test_training_takes_the_rows_as_they_were_read(tmp_path, monkeypatch):

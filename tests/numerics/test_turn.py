@@ -18,9 +18,19 @@ def test_rows_are_the_columns_turned(n_rows, n_columns, dtype):
     # What lies behind is not written to.
     room = np.full(n_rows * n_columns + 64, -1, dtype)
     out = room[: n_rows * n_columns].reshape(n_rows, n_columns)
-    turn(np.array([c.ctypes.data for c in columns], np.int64), out)
+    turn(np.array([c.ctypes.data for c in columns], np.int64), out, 0)
     np.testing.assert_array_equal(out, table)
     assert (room[n_rows * n_columns :] == -1).all()
+
+
+@pytest.mark.parametrize("n_columns", [3, 8, 13])
+def test_columns_go_where_they_are_told(n_columns):
+    table = np.random.default_rng(0).random((261, n_columns))
+    columns = [np.ascontiguousarray(c) for c in table.T]
+    out = np.full((261, n_columns + 7), -1.0)
+    turn(np.array([c.ctypes.data for c in columns], np.int64), out, 5)
+    np.testing.assert_array_equal(out[:, 5:-2], table)
+    assert (out[:, :5] == -1).all() and (out[:, -2:] == -1).all()
 
 
 @pytest.fixture
@@ -38,6 +48,13 @@ def test_arrow_columns_and_slices_of_them_are_turned_where_they_lie(compiled):
     rows_of(batch.columns, out := np.empty((20, 9)))
     np.testing.assert_array_equal(out, rows[13:33])
     assert compiled == [1]
+
+
+def test_columns_of_either_kind_go_beside_others(compiled):
+    out = np.zeros((2, 4), np.float32)
+    rows_of([np.array([1, 2])], out, 1)
+    rows_of([np.array([3.0, 4.0], np.float32)], out, 2)
+    assert out.tolist() == [[0, 1, 3, 0], [0, 2, 4, 0]] and compiled == [1]
 
 
 @pytest.mark.parametrize(
