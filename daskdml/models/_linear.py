@@ -27,6 +27,7 @@ from daskdml.numerics import (
     DeviceBlock,
     Gradient,
     Patience,
+    Sample,
     Settings,
     State,
     Surface,
@@ -44,8 +45,10 @@ from daskdml.numerics import (
     narrowed,
     parameters,
     penalties,
+    sample_for,
     scalar_rate,
     settle,
+    shares_for,
     sum_matrix,
     sum_sparse,
     surface_of,
@@ -269,12 +272,28 @@ class LinearModel:
         return zero_sums(state, self.settings, curved, scaled)
 
     def add_sums(
-        self, state: State, block: Rows, order: np.ndarray | BatchOrder, active: np.ndarray, out: Gradient
+        self,
+        state: State,
+        block: Rows,
+        order: np.ndarray | BatchOrder,
+        active: np.ndarray,
+        out: Gradient,
+        sample: Sample | None = None,
     ) -> None:
         _, y, weight = self._rows(block)
-        add = sum_matrix if isinstance(block.X, np.ndarray) or len(out.hessian) else sum_sparse
         settings, sides = gradient_settings(self.settings), self._class_weights()
-        add(block.X, y, weight, np.asarray(order), state, settings, *sides, self._on(active), out)
+        given = (block.X, y, weight, np.asarray(order), state, settings, *sides, self._on(active), out)
+        if isinstance(block.X, np.ndarray) or len(out.hessian):
+            sum_matrix(*given, sample)
+        else:
+            sum_sparse(*given)
+
+    def sample(self, shares: np.ndarray | None, rows: float, number: int) -> Sample:
+        return sample_for(rows, shares, number)
+
+    def shares(self, sums: Gradient, rows: np.ndarray) -> np.ndarray:
+        diagonals = np.diagonal(sums.hessian, axis1=1, axis2=2)
+        return shares_for(diagonals, self.settings, self.n_features, float(sums.rows[0]), rows)
 
     def surface(self, state: State, sums: Gradient) -> Surface:
         return surface_of(state, self.settings, sums)

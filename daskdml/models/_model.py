@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from daskdml.numerics import BatchOrder, Patience, Surface
+from daskdml.numerics import BatchOrder, Patience, Sample, Surface
 
 
 class Rows(Protocol):
@@ -118,8 +118,28 @@ class Model(Protocol):
         can be kept.
         """
 
-    def add_sums(self, state: Any, block: Rows, order: np.ndarray | BatchOrder, active: np.ndarray, out: Any) -> None:
-        """Add rows to ``out``; ``state`` is only read. Two of them add up by :meth:`sum_gradients`."""
+    def add_sums(
+        self,
+        state: Any,
+        block: Rows,
+        order: np.ndarray | BatchOrder,
+        active: np.ndarray,
+        out: Any,
+        sample: Sample | None = None,
+    ) -> None:
+        """Add rows to ``out``; ``state`` is only read. Two of them add up by :meth:`sum_gradients`.
+
+        Second derivatives are those of the rows of ``sample``, if there is one.
+        """
+
+    def sample(self, shares: np.ndarray | None, rows: float, number: int) -> Sample:
+        """Of what rows second derivatives are made in pass ``number``: about so many for each feature.
+
+        By the ``shares`` of the pass before, or None.
+        """
+
+    def shares(self, sums: Any, rows: np.ndarray) -> np.ndarray:
+        """What one pass says of the next one's sample, by problem, as are the ``rows`` for each feature."""
 
     def surface(self, state: Any, sums: Any) -> Surface:
         """The objective around ``state``, from the sums of all rows."""

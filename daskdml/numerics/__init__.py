@@ -13,6 +13,7 @@ from daskdml.numerics._gradient import (
     scalar_rate,
     zero_gradient,
 )
+from daskdml.numerics._hessian import Sample, sample_for, shares_for
 from daskdml.numerics._losses import LOSSES, Loss, loss_and_gradient
 from daskdml.numerics._many import train_rows_many
 from daskdml.numerics._minibatch import gradient_settings, train_batches
@@ -78,6 +79,7 @@ __all__ = [
     "REGRESSION",
     "SCHEDULES",
     "SOFTMAX",
+    "Sample",
     "BatchOrder",
     "CsrRows",
     "DenseRows",
@@ -112,7 +114,9 @@ __all__ = [
     "row_order",
     "scalar_rate",
     "seed_of_words",
+    "sample_for",
     "settle",
+    "shares_for",
     "shuffle_in_place",
     "sum_matrix",
     "sum_sparse",

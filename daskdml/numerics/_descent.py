@@ -17,6 +17,8 @@ ENOUGH = 1e-4
 TRIES = 25
 # Steps that change nothing that can be measured, before the descent is over.
 IDLE = 2
+# Of two values, a difference of so many times the noise of one may still be noise.
+VAGUE = 100
 
 
 class Plan(NamedTuple):
@@ -105,7 +107,11 @@ def moved(
     finite = np.isfinite(total) and np.isfinite(slope).all()
     blur = plan.noise * abs(before)
     if not finite or not total <= before + ENOUGH * min(promised, 0.0) + blur:
-        return _shorter(descent, total if finite else np.inf, promised, lasso, plan)
+        if finite and -promised < VAGUE * blur and total < before + VAGUE * blur:
+            # Neither what was promised nor what was found differs from the best value by what can be measured.
+            tried, idle, _ = descent.tally
+            descent = descent._replace(tally=np.array([tried, idle + 1, float(idle + 1 >= IDLE)]))
+        return descent if descent.is_over else _shorter(descent, total if finite else np.inf, promised, lasso, plan)
     tried, idle, over = descent.tally
     bend = slope - descent.slope
     moves, bends, curves = descent.moves, descent.bends, descent.curves

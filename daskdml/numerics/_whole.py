@@ -14,6 +14,7 @@ import numpy as np
 
 from daskdml.numerics._compiled import kernel, part
 from daskdml.numerics._gradient import MANY_SUMS, Gradient, gradient_rows, zero_gradient
+from daskdml.numerics._hessian import Sample, add_hessians, diagonals_of, pilot, shares_for
 from daskdml.numerics._losses import (
     EPSILON_INSENSITIVE,
     HINGE,
@@ -235,74 +236,53 @@ def sum_matrix(
     negative: np.ndarray,
     active: np.ndarray,
     out: Gradient,
+    sample: Sample | None = None,
 ) -> None:
-    """Add rows of a matrix to ``out``. One that is sparse is made dense, tile after tile."""
-    n_outputs, d = state.coef.shape
+    """Add rows of a matrix to ``out``. One that is sparse is made dense, tile after tile.
+
+    Of the rows of ``sample`` come the second derivatives, if they are wanted; all else is of all rows.
+    """
+    d = state.coef.shape[1]
     coef = np.ascontiguousarray(state.coef.T, dtype=X.dtype)
     intercept = state.intercept.astype(X.dtype)
     curved, scaled = out.hessian.shape[0] > 0, out.column_squares.shape[0] > 0
     add = logistic_slopes if settings.mode == SOFTMAX or settings.loss == LOG_LOSS else slopes_of
+
+    def bends(rows: np.ndarray, chosen: Any, out: Gradient) -> tuple[np.ndarray, np.ndarray]:
+        """The slopes and curvatures of chosen rows, their losses being added to ``out``."""
+        weight = sample_weight[chosen] if len(sample_weight) else sample_weight
+        scores = rows @ coef
+        scores += intercept
+        slopes = np.empty_like(scores)
+        n_curves = scores.shape[1] + (settings.mode == SOFTMAX)
+        curves = np.empty((len(rows), n_curves) if curved else (0, 0), dtype=X.dtype)
+        sides = (positive, negative, active)
+        add(scores, y[chosen], weight, settings, *sides, slopes, curves, out.totals, out.value)
+        return slopes, curves
+
     # What is no number shows in the sums, and is told of by whoever has them all.
     with np.errstate(over="ignore", invalid="ignore"):
+        if curved and sample is not None and not sample.shares.size:
+            few, wanted = pilot(X.shape[0], d, sample.rows)
+            rows = _dense(X, few)
+            found = diagonals_of(rows, bends(rows, few, zero_gradient(state, settings))[1], settings)
+            shares = shares_for(found * (X.shape[0] / len(few)), settings, d, X.shape[0], wanted)
+            sample = sample._replace(shares=shares)
         for chosen in _tiles(order, max(64, TILE_BYTES // (d * X.dtype.itemsize))):
-            rows = X[chosen] if isinstance(X, np.ndarray) else X[chosen].toarray()
-            weight = sample_weight[chosen] if len(sample_weight) else sample_weight
-            scores = rows @ coef
-            scores += intercept
-            slopes = np.empty_like(scores)
-            n_curves = n_outputs + (settings.mode == SOFTMAX)
-            curvatures = np.empty((len(rows), n_curves) if curved else (0, 0), dtype=X.dtype)
-            add(
-                scores,
-                y[chosen],
-                weight,
-                settings,
-                positive,
-                negative,
-                active,
-                slopes,
-                curvatures,
-                out.totals,
-                out.value,
-            )
+            rows = _dense(X, chosen)
+            slopes, curves = bends(rows, chosen, out)
             out.coef[...] += slopes.T @ rows
             out.intercept[...] += slopes.sum(axis=0, dtype=np.float64)
             out.rows[0] += len(rows)
             if scaled:
                 out.column_squares[...] += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
             if curved:
-                _add_hessians(rows, curvatures, settings, out.hessian)
+                places = np.arange(chosen.start, chosen.stop) if isinstance(chosen, slice) else chosen
+                add_hessians(rows, places, curves, settings, sample, out.hessian)
 
 
-def _add_hessians(rows: np.ndarray, curvatures: np.ndarray, settings: Settings, out: np.ndarray) -> None:
-    n, d = rows.shape
-    own = d + bool(settings.fit_intercept)
-    weighted = np.empty((n, own), dtype=rows.dtype)
-    if settings.mode != SOFTMAX:
-        for k in range(len(out)):
-            _times(rows, np.sqrt(curvatures[:, k]), weighted)
-            # A matrix by itself: BLAS makes half of it.
-            out[k] += weighted.T @ weighted
-        return
-    full = np.ones((n, own), dtype=rows.dtype)
-    full[:, :d] = rows
-    weight, chances = curvatures[:, -1], curvatures[:, :-1]
-    classes = chances.shape[1]
-    blocks = out.reshape(classes, own, classes, own)
-    for k in range(classes):
-        for other in range(k + 1):
-            _times(rows, weight * chances[:, k] * ((k == other) - chances[:, other]), weighted)
-            product = full.T @ weighted
-            blocks[k, :, other] += product
-            if other < k:
-                blocks[other, :, k] += product
-
-
-def _times(rows: np.ndarray, factors: np.ndarray, out: np.ndarray) -> None:
-    """Each row, and the 1 of the intercept where there is one, times its factor."""
-    d = rows.shape[1]
-    np.multiply(rows, factors[:, None], out=out[:, :d])
-    out[:, d:] = factors[:, None]
+def _dense(X: Any, chosen: Any) -> np.ndarray:
+    return X[chosen] if isinstance(X, np.ndarray) else X[chosen].toarray()
 
 
 def _tiles(order: np.ndarray, size: int) -> Iterator[slice | np.ndarray]:

@@ -15,9 +15,15 @@ from daskdml.strategies._plan import Piece, Work
 from daskdml.strategies._strategy import Agreed, Partial, Synchronous, require_count
 from daskdml.strategies._work import Blocks, InMemory, Report, sum_pieces
 
-# Parameters of a problem up to which "auto" makes second derivatives. A pass then costs about as many multiplications
-# for each number of X, some ten times the reading of it at this size, and a tenth of the passes are wanted.
+# Parameters of a problem up to which "auto" makes second derivatives. At this size those of HESSIAN_ROWS rows for each
+# take about as long as a pass over half a million rows, and a tenth of the passes are wanted.
 NEWTON_UP_TO = 256
+# Rows for each feature that second derivatives are made of, by default. With a quarter there are more passes on real
+# data; with four times as many there are as many as with all rows.
+HESSIAN_ROWS = 256
+# A step that promises less than this part of the objective is one of the last, which want to be more exact: from one to
+# the next there are so many times as many rows, for the passes to become ever better ones.
+LAST, GROWTH = 1e-4, 4.0
 # What L-BFGS remembers, by default.
 HISTORY_BYTES = 2**28
 
@@ -26,8 +32,9 @@ class FullBatch(Synchronous):
     """Full-batch descent, by Newton's method or L-BFGS: deterministic, and exact to many digits.
 
     A pass over the data is one evaluation of the objective and its gradient (and for Newton's method its second
-    derivatives) at one point: every replica adds up its rows, the sums meet in a tree, and the next point is decided on
-    from them, with a line search. What a fit returns is the best point that was evaluated; ``history_`` has its loss.
+    derivatives, of some rows) at one point: every replica adds up its rows, the sums meet in a tree, and the next point
+    is decided on from them, with a line search. What a fit returns is the best point that was evaluated; ``history_``
+    has its loss.
     The fit ends where the gradient is flat (``gtol``), where a step changes nothing that can be measured, or by the
     estimator's ``tol`` and ``max_iter``, which count passes.
 
@@ -38,10 +45,10 @@ class FullBatch(Synchronous):
     ----------
     n_replicas : int, optional
         How many replicas add up rows; by default one for each thread of the cluster, and one for data in memory
-        without a cluster. The result is the same up to the rounding of sums.
+        without a cluster. Of the same chunks the result is the same up to the rounding of sums.
     solver : {"auto", "newton", "lbfgs"}, default "auto"
         "newton" makes the second derivatives of all pairs of parameters ([1]_): some five to ten passes to full
-        precision, each of about as many multiplications for every number of X as there are parameters. "lbfgs"
+        precision. "lbfgs"
         remembers the last steps instead ([2]_), and takes an l1 penalty too, by orthants (OWL-QN, [3]_). "auto" is
         "newton" up to 256 parameters of a problem without an l1 penalty, else "lbfgs".
     warm_up : int, default 0
@@ -49,6 +56,10 @@ class FullBatch(Synchronous):
     history : int, optional
         Steps that "lbfgs" remembers, each of two vectors of float64 of a problem's parameters, in this process alone.
         The more, the fewer passes; by default as many as 256 MB hold, but from 10 to 100.
+    hessian_rows : int, optional
+        "newton": of about how many rows for each feature its second derivatives are made, by default 256. They are
+        those that add the most to them, each counting for as many as it stands for ([5]_), and ever more as the descent
+        ends. All rows are taken where these are more than half of them.
     gtol : float, default 1e-5
         The fit has converged where no component of the gradient of the mean loss and its penalty is larger.
 
@@ -58,6 +69,7 @@ class FullBatch(Synchronous):
     .. [2] Liu, Nocedal, "On the limited memory BFGS method for large scale optimization", 1989.
     .. [3] Andrew, Gao, "Scalable training of L1-regularized log-linear models", ICML 2007.
     .. [4] Agarwal, Chapelle, Dudik, Langford, "A reliable effective terascale linear learning system", JMLR 2014.
+    .. [5] Xu, Yang, Roosta-Khorasani, Re, Mahoney, "Sub-sampled Newton Methods with Non-uniform Sampling", NIPS 2016.
 
     Examples
     --------
@@ -81,12 +93,14 @@ class FullBatch(Synchronous):
         solver: str = "auto",
         warm_up: int = 0,
         history: int | None = None,
+        hessian_rows: int | None = None,
         gtol: float = 1e-5,
     ):
         self.n_replicas = n_replicas
         self.solver = solver
         self.warm_up = warm_up
         self.history = history
+        self.hessian_rows = hessian_rows
         self.gtol = gtol
 
     def facts(self) -> list[tuple[str, str]]:
@@ -100,6 +114,8 @@ class FullBatch(Synchronous):
             raise ValueError(f"FullBatch: warm_up must be an integer of at least 0, got {self.warm_up!r}")
         if self.history is not None:
             require_count(self, "history")
+        if self.hessian_rows is not None:
+            require_count(self, "hessian_rows")
         if not isinstance(self.gtol, Real) or not self.gtol >= 0:
             raise ValueError(f"FullBatch: gtol must be at least 0, got {self.gtol!r}")
         state = model.init()
@@ -116,7 +132,7 @@ class FullBatch(Synchronous):
         # What a descent remembers is many times the parameters, and nobody needs it to add up rows.
         if agreed.memory is None:
             return agreed
-        return Agreed(model.unflat(agreed.memory["trials"], agreed.state))
+        return Agreed(model.unflat(agreed.memory["trials"], agreed.state), {"shares": agreed.memory["shares"]})
 
     def work(
         self,
@@ -131,7 +147,9 @@ class FullBatch(Synchronous):
             return _SGD.work(model, agreed, work, active, blocks, before)
         curved = self._curved(model, agreed.state)
         sums = model.zero_sums(agreed.state, curved, not curved and work.epoch == self.warm_up + 1)
-        report = sum_pieces(model, agreed.state, sums, _in_order(work), active, blocks)
+        shares = None if agreed.memory is None else agreed.memory["shares"]
+        sample = model.sample(shares, self._hessian_rows, work.epoch) if curved else None
+        report = sum_pieces(model, agreed.state, sums, _in_order(work), active, blocks, sample)
         if before is None:
             return Partial(sums, report)
         return Partial(model.sum_gradients(before.value, sums), before.report + report)
@@ -162,9 +180,13 @@ class FullBatch(Synchronous):
             # What is told of is the best point of each problem, like the parameters.
             kept = [before["value"] is now["value"] for before, now in zip(known, descents, strict=True)]
             losses = np.where(kept, agreed.memory["losses"], losses)
+        grown = np.ones(len(points)) if agreed.memory is None else agreed.memory["grown"]
+        grown = np.where([_is_last(d) for d in descents], np.minimum(grown * GROWTH, 1e9), grown)
         memory = {
             "descents": descents,
             "trials": [trial(Descent(**d), lasso) for d in descents],
+            "shares": model.shares(partial.value, self._hessian_rows * grown) if plan.newton else np.zeros(0),
+            "grown": grown,
             "losses": losses,
         }
         state = model.unflat([d["point"] for d in descents], agreed.state)
@@ -174,6 +196,10 @@ class FullBatch(Synchronous):
 
     def is_done(self, agreed: Agreed) -> bool:
         return agreed.memory is not None and all(Descent(**d).is_over for d in agreed.memory["descents"])
+
+    @property
+    def _hessian_rows(self) -> int:
+        return self.hessian_rows or HESSIAN_ROWS
 
     def _remembered(self, model: Model) -> int:
         if self.history is not None:
@@ -204,6 +230,12 @@ def _moved(
 
 def _here(found: Surface, k: int) -> tuple[float, np.ndarray, np.ndarray | None]:
     return float(found.values[k]), found.slopes[k], found.hessians[k] if len(found.hessians) else None
+
+
+def _is_last(descent: dict[str, Any]) -> bool:
+    """Whether the coming step promises so little that it is one of the last."""
+    promised = -0.5 * float(descent["slope"] @ descent["step"])
+    return promised < LAST * abs(float(descent["value"][0]))
 
 
 def _require_finite(found: Surface) -> None:

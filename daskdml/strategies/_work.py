@@ -15,7 +15,7 @@ import numpy as np
 from daskdml.data import Block, CacheSpec, DeviceSpec, HeldSpec, MemoryPlan, cache_usage, stream
 from daskdml.models import Model, Totals
 from daskdml.monitor import ReplicaRound
-from daskdml.numerics import DeviceBlock, card
+from daskdml.numerics import DeviceBlock, Sample, card
 from daskdml.strategies._plan import Order, Piece, Work, part_of
 
 
@@ -187,19 +187,31 @@ def add_pieces(
     model: Model, state: Any, gradient: Any, work: Work, active: np.ndarray, blocks: Blocks | InMemory
 ) -> Report:
     """Add the gradient of the rows of ``work`` to ``gradient``."""
-    return _added(model.add_gradient, state, gradient, work, active, blocks)
+
+    def add(block: Any, piece: Piece, order: Any) -> None:
+        model.add_gradient(state, block, order, active, gradient)
+
+    return _added(add, work, blocks)
 
 
 def sum_pieces(
-    model: Model, state: Any, sums: Any, work: Work, active: np.ndarray, blocks: Blocks | InMemory
+    model: Model,
+    state: Any,
+    sums: Any,
+    work: Work,
+    active: np.ndarray,
+    blocks: Blocks | InMemory,
+    sample: Sample | None = None,
 ) -> Report:
     """Add the rows of ``work`` to ``sums``, which are of value and gradient and what else they were made for."""
-    return _added(model.add_sums, state, sums, work, active, blocks)
+
+    def add(block: Any, piece: Piece, order: Any) -> None:
+        model.add_sums(state, block, order, active, sums, None if sample is None else sample.of_block(piece.block))
+
+    return _added(add, work, blocks)
 
 
-def _added(
-    add: Callable[..., None], state: Any, out: Any, work: Work, active: np.ndarray, blocks: Blocks | InMemory
-) -> Report:
+def _added(add: Callable[[Any, Piece, Any], None], work: Work, blocks: Blocks | InMemory) -> Report:
     orders = _Orders(work, batched=True)
     rows = 0
 
@@ -207,7 +219,7 @@ def _added(
         nonlocal rows
         order = orders.of(piece, block.n_rows)
         rows += len(order)
-        add(state, block, order, active, out)
+        add(block, piece, order)
 
     begin, report = time.time(), walk(blocks, work.pieces, visit)
     return _told_apart(work, begin, rows, report, None, blocks)

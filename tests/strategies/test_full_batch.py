@@ -107,6 +107,55 @@ def test_blocks_and_replicas_change_the_rounding_only(client, solver, replicas):
     assert (clf.coef_ == again.coef_).all()
 
 
+# Of 1,500 rows about 280, and in the first pass as many.
+SOME = 40
+
+
+@pytest.mark.parametrize("kind", [np.asarray, csr_matrix])
+@pytest.mark.parametrize("y", [Y, THREE], ids=["two classes", "one versus all"])
+def test_second_derivatives_of_some_rows_lead_to_the_same_point(kind, y):
+    def fit(rows):
+        strategy = FullBatch(solver="newton", gtol=1e-8, hessian_rows=rows)
+        return SGDClassifier("log_loss", alpha=ALPHA, tol=None, max_iter=100, strategy=strategy).fit(kind(X), y)
+
+    some, whole = fit(SOME), fit(10**6)
+    assert (some.coef_ != whole.coef_).any()
+    np.testing.assert_allclose(some.decision_function(X), whole.decision_function(X), rtol=1e-4, atol=1e-4)
+    assert some.provenance_["reason"] == "converged" and some.n_iter_ <= whole.n_iter_ + 8
+    one, other = (m.history_["loss"].iloc[3] - m.history_["loss"].iloc[-1] for m in (some, whole))
+    assert one < other + 0.01
+
+
+def test_a_softmax_by_second_derivatives_of_some_rows():
+    strategy = FullBatch(solver="newton", gtol=1e-8, hessian_rows=SOME)
+    clf = SGDClassifier("multinomial", alpha=ALPHA, tol=None, max_iter=100, strategy=strategy).fit(X, THREE)
+    np.testing.assert_allclose(clf.predict_proba(X), theirs(THREE).predict_proba(X), atol=1e-5)
+
+
+def test_rare_categories_need_no_more_passes():
+    rng = np.random.default_rng(3)
+    # A thousand rows for each category but the last ones, of which a row in two thousand is.
+    codes = np.minimum(rng.geometric(0.4, 30_000), 12) - 1
+    rows = np.eye(12)[codes] / np.sqrt(np.bincount(codes, minlength=12) / len(codes))
+    y = (rng.random(30_000) < 0.05 + 0.9 * (codes % 2)).astype(int)
+
+    def passes(rows_for_each):
+        strategy = FullBatch(gtol=1e-6, hessian_rows=rows_for_each)
+        return SGDClassifier("log_loss", alpha=1e-5, tol=None, max_iter=60, strategy=strategy).fit(rows, y).n_iter_
+
+    assert passes(100) <= passes(10**6) + 2
+
+
+def test_replicas_change_the_rounding_only_where_some_rows_are_taken(client):
+    def fit(replicas):
+        strategy = FullBatch(replicas, solver="newton", gtol=0.0, hessian_rows=SOME)
+        return SGDClassifier("log_loss", alpha=ALPHA, tol=None, max_iter=5, strategy=strategy).fit(*lazy(X, Y))
+
+    one, three = fit(1), fit(3)
+    assert one.history_["loss"].iloc[-1] < 0.99 * one.history_["loss"].iloc[1]
+    np.testing.assert_allclose(three.decision_function(X), one.decision_function(X), rtol=1e-6, atol=1e-6)
+
+
 def test_chunks_that_the_cluster_holds_and_unknown_lengths(client):
     held = [a.persist() for a in lazy(X, Y)]
     masked = [a[a.map_blocks(lambda b: np.ones(len(b), dtype=bool), dtype=bool, drop_axis=[*range(1, a.ndim)])]
@@ -197,6 +246,7 @@ def test_a_model_of_its_own_is_as_small_as_any():
         ({"strategy": FullBatch(solver="cg")}, "solver must be 'auto', 'newton' or 'lbfgs'"),
         ({"strategy": FullBatch(warm_up=-1)}, "warm_up must be an integer of at least 0"),
         ({"strategy": FullBatch(history=0)}, "history must be an integer of at least 1"),
+        ({"strategy": FullBatch(hessian_rows=0)}, "hessian_rows must be an integer of at least 1"),
         ({"strategy": FullBatch(gtol=-1.0)}, "gtol must be at least 0"),
         ({"batch_size": 64}, "batch_size=64 has no meaning"),
         ({"device": "cuda"}, "has no kernel for a GPU"),
@@ -270,7 +320,9 @@ def test_a_worker_killed_meanwhile_changes_no_bit(process_client):
 
 @pytest.mark.parametrize("at", [2, 3, 7, 12])
 @pytest.mark.parametrize("blocks", [False, True])
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_a_fit_that_was_broken_off_goes_on_to_the_same_bits(client, tmp_path, at, blocks, solver):
+@pytest.mark.parametrize(
+    "params", [{"solver": "newton", "hessian_rows": SOME}, {"solver": "lbfgs", "history": 5}], ids=repr
+)
+def test_a_fit_that_was_broken_off_goes_on_to_the_same_bits(client, tmp_path, at, blocks, params):
     data = lazy(X, Y) if blocks else (X, Y)
-    assert_goes_on(tmp_path, data, at, max_iter=12, strategy=FullBatch(solver=solver, warm_up=2, gtol=0.0, history=5))
+    assert_goes_on(tmp_path, data, at, max_iter=12, strategy=FullBatch(warm_up=2, gtol=0.0, **params))
