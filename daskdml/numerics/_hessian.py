@@ -18,14 +18,49 @@ from typing import NamedTuple
 
 import numpy as np
 
+from daskdml.numerics._compiled import part
+from daskdml.numerics._losses import HUBER, LOG_LOSS, MODIFIED_HUBER, SQUARED_ERROR, SQUARED_HINGE
 from daskdml.numerics._settings import SOFTMAX, Settings
+
+# Of the parabola above a loss where that is a line: see curvature.
+ON_LINES = 0.1
+# Nearer to the margin than this a log-loss has more curvature than that.
+FAR = 3.0
 
 # Multiples of these are spread over 0 to 1 more evenly than random numbers are, and need no more than a row's place.
 _ROWS, _BLOCKS, _PASSES = 0.6180339887498949, 0.41421356237309515, 0.7320508075688772
 # Of a block of which nothing is known yet: how many rows are looked at, and what part is kept at least.
 _PILOT, _FIRST = 1024, 1 / 8
+# Rows whose products are made at once.
+_AT_ONCE = 4096
 # Rows that are the only ones to know of a parameter are sure to be kept, also in float32.
 _SURE = 1e30
+
+
+@part
+def curvature(kind, y, p, slope, epsilon):
+    """The second derivative of a loss by its score; where a loss is a line, a part of its parabola's above it.
+
+    That parabola touches the loss at ``p`` and has its vertex where the loss is least (iteratively reweighted least
+    squares). With all of it every step descends, but they come near slowly; with 0 the first ones go much too far.
+    """
+    if kind == LOG_LOSS:
+        bend, size = (slope + y) * (1.0 - slope - y), abs(p)
+        # Far on the wrong side, as a start elsewhere than at 0 may have rows, the loss is nearly a line.
+        return max(bend, ON_LINES * abs(slope) / size) if size > FAR and slope * p > 0.0 else bend
+    if kind == SQUARED_ERROR:
+        return 1.0
+    if kind == HUBER:
+        size = abs(p - y)
+        return 1.0 if size <= epsilon else ON_LINES * epsilon / size
+    if kind == SQUARED_HINGE:
+        return 2.0 if slope != 0.0 else 0.0
+    if kind == MODIFIED_HUBER:
+        gap = 1.0 - p * y
+        if gap <= 0.0:
+            return 0.0
+        return 2.0 if gap <= 2.0 else ON_LINES * 4.0 / gap
+    return 2.0 if slope != 0.0 else 0.0
 
 
 class Sample(NamedTuple):
@@ -118,6 +153,53 @@ def _chances(rows: np.ndarray, curvatures: np.ndarray, settings: Settings, share
     return found.sum(axis=1, keepdims=True) if settings.mode == SOFTMAX else found
 
 
+def seats_of(sample: Sample, places: np.ndarray) -> np.ndarray:
+    """From 0 to 1, by rows' places in their block: a row is kept whose chance is larger."""
+    turned = places * _ROWS + sample.turn
+    return turned - np.floor(turned)
+
+
+class Products:
+    """The sum of rows' products with themselves, each row times its factor; of many rows at once.
+
+    BLAS is told of enough rows for its threads to have something to do: of a few hundred, they take longer to meet.
+
+    Parameters
+    ----------
+    intercept : bool
+        Whether a row has a 1 at its end.
+    out : ndarray, shape (p, p)
+        What is added to, at the latest by :meth:`end`.
+    """
+
+    def __init__(self, dtype: np.dtype, intercept: bool, out: np.ndarray):
+        self._rows = np.empty((0, len(out)), dtype)
+        self._intercept = intercept
+        self._out = out
+        self._count = 0
+
+    def add(self, rows: np.ndarray, factors: np.ndarray) -> None:
+        """Add rows, (n, d), with their factors, (n,)."""
+        stop = self._count + len(rows)
+        if stop > len(self._rows):
+            self.end()
+            stop = len(rows)
+            if stop > len(self._rows):
+                self._rows = np.empty((max(stop, _AT_ONCE), self._rows.shape[1]), self._rows.dtype)
+        made = self._rows[self._count : stop]
+        np.multiply(rows, factors[:, None], out=made[:, : rows.shape[1]])
+        if self._intercept:
+            made[:, -1] = factors
+        self._count = stop
+
+    def end(self) -> None:
+        """Add what was not added yet."""
+        made = self._rows[: self._count]
+        # A matrix by itself: BLAS makes half of it.
+        self._out += made.T @ made
+        self._count = 0
+
+
 def add_hessians(
     rows: np.ndarray,
     places: np.ndarray,
@@ -138,38 +220,40 @@ def add_hessians(
     sample : Sample, optional
         All rows without it.
     """
-    n, d = rows.shape
+    d = rows.shape[1]
     bias = bool(settings.fit_intercept)
     # Of problems that want all rows, no row's chance matters.
     some = np.isfinite(sample.shares).all(axis=1) if sample is not None else np.zeros(len(out), dtype=bool)
     seats, known = np.empty(0), np.empty((0, 0))
     if sample is not None and some.any():
-        seats = (places * _ROWS + sample.turn) % 1.0
+        seats = seats_of(sample, places)
         known = _chances(rows, curvatures, settings, np.where(some[:, None], sample.shares, 0.0))
-    weighted = np.empty((n, d + bias), dtype=rows.dtype)
     if settings.mode != SOFTMAX:
         for k in range(len(out)):
             curves = curvatures[:, k]
             if some[k]:
                 kept, chances = _kept(known[:, k], seats)
-                made = _times(rows[kept], np.sqrt(curves[kept] / chances), weighted)
+                products = (rows[kept], np.sqrt(curves[kept] / chances))
             else:
-                made = _times(rows, np.sqrt(curves), weighted)
-            # A matrix by itself: BLAS makes half of it.
-            out[k] += made.T @ made
+                products = (rows, np.sqrt(curves))
+            adding = Products(rows.dtype, bias, out[k])
+            adding.add(*products)
+            adding.end()
         return
     weight, chances = curvatures[:, -1], curvatures[:, :-1]
     if some[0]:
         kept, kept_by = _kept(known[:, 0], seats)
         rows, chances, weight = rows[kept], chances[kept], weight[kept] / kept_by
     full = np.ones((len(rows), d + bias), dtype=rows.dtype)
+    weighted = np.empty_like(full)
     full[:, :d] = rows
     classes = chances.shape[1]
     blocks = out.reshape(classes, d + bias, classes, d + bias)
     for k in range(classes):
         for other in range(k + 1):
-            made = _times(rows, weight * chances[:, k] * ((k == other) - chances[:, other]), weighted)
-            product = full.T @ made
+            factors = weight * chances[:, k] * ((k == other) - chances[:, other])
+            np.multiply(full, factors[:, None], out=weighted)
+            product = full.T @ weighted
             blocks[k, :, other] += product
             if other < k:
                 blocks[other, :, k] += product
@@ -179,11 +263,3 @@ def _kept(chances: np.ndarray, seats: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Which rows are kept, and the chances they had."""
     kept = np.flatnonzero(seats < chances)
     return kept, np.minimum(chances[kept], 1)
-
-
-def _times(rows: np.ndarray, factors: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Each row, and the 1 of the intercept where there is one, times its factor, in the memory of ``out``."""
-    n, d = rows.shape
-    np.multiply(rows, factors[:, None], out=out[:n, :d])
-    out[:n, d:] = factors[:, None]
-    return out[:n]

@@ -154,6 +154,24 @@ def vector_dot(typingctx, X, i, w, k):
 
 
 @intrinsic
+def vector_weighted_square(typingctx, X, i, w, k):
+    """``w[k] . X[i]**2`` of arrays of one dtype, contiguous along rows; ``w`` may have columns more."""
+
+    def codegen(context, builder, signature, args):
+        x_kind, i_kind, w_kind, k_kind = signature.args
+        x = Row(context, builder, x_kind, args[0], args[1], i_kind)
+        weights = Row(context, builder, w_kind, args[2], args[3], k_kind)
+        total = _Sum(builder, x.number, VECTOR_BYTES // x.itemsize)
+        for n, place, lanes in _visit(builder, x.length, total.lanes, _CHAINS):
+            features = x.load(place, lanes)
+            square = builder.fmul(features, features)
+            total.add_product(n, lanes, square, weights.load(place, lanes))
+        return total.total()
+
+    return w.dtype(X, i, w, k), codegen
+
+
+@intrinsic
 def vector_add(typingctx, X, i, w, k, c):
     """``w[k] += c X[i]`` of arrays of one dtype, contiguous along rows; the sum of squares of ``w[k]`` after."""
 

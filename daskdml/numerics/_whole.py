@@ -12,31 +12,39 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from daskdml.numerics._compiled import kernel, part
+from daskdml.numerics._compiled import kernel
 from daskdml.numerics._gradient import MANY_SUMS, Gradient, gradient_rows, zero_gradient
-from daskdml.numerics._hessian import Sample, add_hessians, diagonals_of, pilot, shares_for
+from daskdml.numerics._hessian import (
+    FAR,
+    ON_LINES,
+    Products,
+    Sample,
+    add_hessians,
+    curvature,
+    diagonals_of,
+    pilot,
+    seats_of,
+    shares_for,
+)
 from daskdml.numerics._losses import (
     EPSILON_INSENSITIVE,
     HINGE,
     HUBER,
     LOG_LOSS,
-    MODIFIED_HUBER,
     PERCEPTRON,
     SQUARED_ERROR,
-    SQUARED_HINGE,
 )
-from daskdml.numerics._rows import CsrRows, as_rows, row_add, weights_prefetch
-from daskdml.numerics._settings import BINARY, NO_PENALTY, SOFTMAX, Settings, State
+from daskdml.numerics._one_pass import sum_one_pass
+from daskdml.numerics._rows import CsrRows, as_rows, row_add, unlocked, weights_prefetch
+from daskdml.numerics._settings import BINARY, NO_PENALTY, REGRESSION, SOFTMAX, Settings, State
 from daskdml.numerics._sgd import WEIGHTS_AHEAD
 from daskdml.numerics._targets import independent_gradient, problem_target, problem_weight, softmax_gradient
 
 # Of a tile of rows: it is read four times, and has a share of the last cache to stay in; in smaller ones, calls of BLAS
 # and NumPy cost more than what they do.
 TILE_BYTES = 2**22
-# Of the parabola above a loss where that is a line: see _curvature.
-ON_LINES = 0.1
-# Nearer to the margin than this a log-loss has more curvature than that.
-FAR = 3.0
+# Blocks of so many numbers are read once, by compiled code: for less that is not worth being loaded, or made.
+COMPILED = 2**22
 # Losses with a kink, at which a step along the gradient may not descend however short it is.
 KINKED = (HINGE, PERCEPTRON, EPSILON_INSENSITIVE)
 
@@ -64,30 +72,6 @@ def zero_sums(state: State, settings: Settings, curved: bool, scaled: bool) -> G
         problems, own = parameters(settings, *state.coef.shape)
         sums = sums._replace(hessian=np.zeros((problems, own, own)))
     return sums
-
-
-@part
-def _curvature(kind, y, p, slope, epsilon):
-    """The second derivative of a loss by its score; where a loss is a line, a part of its parabola's above it.
-
-    That parabola touches the loss at ``p`` and has its vertex where the loss is least (iteratively reweighted least
-    squares). With all of it every step descends, but they come near slowly; with 0 the first ones go much too far.
-    """
-    if kind == LOG_LOSS:
-        return (slope + y) * (1.0 - slope - y)
-    if kind == SQUARED_ERROR:
-        return 1.0
-    if kind == HUBER:
-        size = abs(p - y)
-        return 1.0 if size <= epsilon else ON_LINES * epsilon / size
-    if kind == SQUARED_HINGE:
-        return 2.0 if slope != 0.0 else 0.0
-    if kind == MODIFIED_HUBER:
-        gap = 1.0 - p * y
-        if gap <= 0.0:
-            return 0.0
-        return 2.0 if gap <= 2.0 else ON_LINES * 4.0 / gap
-    return 2.0 if slope != 0.0 else 0.0
 
 
 @kernel
@@ -131,7 +115,7 @@ def slopes_of(scores, y, sample_weight, settings, positive, negative, active, sl
             slopes[i, k] = slope * share
             if curved:
                 wanted = problem_target(settings.mode, settings.loss, target, k + settings.first_class)
-                curvatures[i, k] = share * _curvature(
+                curvatures[i, k] = share * curvature(
                     settings.loss, wanted, np.float64(scores[i, k]), slope, settings.epsilon
                 )
 
@@ -268,7 +252,11 @@ def sum_matrix(
             found = diagonals_of(rows, bends(rows, few, zero_gradient(state, settings))[1], settings)
             shares = shares_for(found * (X.shape[0] / len(few)), settings, d, X.shape[0], wanted)
             sample = sample._replace(shares=shares)
-        for chosen in _tiles(order, max(64, TILE_BYTES // (d * X.dtype.itemsize))):
+        tiles = _tiles(order, max(64, TILE_BYTES // (d * X.dtype.itemsize)))
+        if isinstance(X, np.ndarray) and X.size >= COMPILED and settings.mode in (BINARY, REGRESSION) and not scaled:
+            _sum_at_once(X, y, sample_weight, tiles, coef.T, intercept, settings, positive, negative, out, sample)
+            return
+        for chosen in tiles:
             rows = _dense(X, chosen)
             slopes, curves = bends(rows, chosen, out)
             out.coef[...] += slopes.T @ rows
@@ -277,8 +265,45 @@ def sum_matrix(
             if scaled:
                 out.column_squares[...] += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
             if curved:
-                places = np.arange(chosen.start, chosen.stop) if isinstance(chosen, slice) else chosen
-                add_hessians(rows, places, curves, settings, sample, out.hessian)
+                add_hessians(rows, _places(chosen), curves, settings, sample, out.hessian)
+
+
+def _sum_at_once(
+    X: np.ndarray,
+    y: np.ndarray,
+    sample_weight: np.ndarray,
+    tiles: Iterator[slice | np.ndarray],
+    coef: np.ndarray,
+    intercept: np.ndarray,
+    settings: Settings,
+    positive: np.ndarray,
+    negative: np.ndarray,
+    out: Gradient,
+    sample: Sample | None,
+) -> None:
+    """The same for one problem, by :func:`sum_one_pass`."""
+    X, y, sample_weight = unlocked(X), unlocked(y), unlocked(sample_weight)
+    curved = len(out.hessian) > 0
+    some = curved and sample is not None and bool(np.isfinite(sample.shares).all())
+    shares, sums = np.zeros((1, X.shape[1] + 1), X.dtype), np.zeros_like(coef)
+    products = Products(X.dtype, bool(settings.fit_intercept), out.hessian[0]) if curved else None
+    if some and sample is not None:
+        shares[:, : sample.shares.shape[1]] = sample.shares
+    for chosen in tiles:
+        rows = X[chosen]
+        seats = seats_of(sample, _places(chosen)) if some and sample is not None else np.empty(0)
+        kept, factors = np.empty(len(rows) if some else 0, np.intp), np.empty(len(rows) if curved else 0, X.dtype)
+        given = (settings, positive, negative, sums, kept, factors, out)
+        weight = sample_weight[chosen] if len(sample_weight) else sample_weight
+        count = sum_one_pass(rows, y[chosen], weight, seats, shares, coef, intercept, *given)
+        if products is not None:
+            products.add(rows[kept[:count]] if some else rows, factors[:count])
+    if products is not None:
+        products.end()
+
+
+def _places(chosen: slice | np.ndarray) -> np.ndarray:
+    return np.arange(chosen.start, chosen.stop) if isinstance(chosen, slice) else chosen
 
 
 def _dense(X: Any, chosen: Any) -> np.ndarray:

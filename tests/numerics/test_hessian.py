@@ -1,5 +1,7 @@
 """Second derivatives of some rows: near those of all, whatever rows come together, and by nothing but a row's place."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
@@ -14,6 +16,8 @@ from daskdml.numerics import (
     SOFTMAX,
     Sample,
     Settings,
+    _hessian,
+    _whole,
     sample_for,
     shares_for,
 )
@@ -53,6 +57,12 @@ def summed(model, block, state, sample, *orders):
 
 
 ALL = np.arange(N)
+
+
+@pytest.fixture(autouse=True, params=[0, 2**62], ids=["compiled", "by arrays"])
+def compiled(request, monkeypatch):
+    """Both ways in which dense rows of one problem are added up."""
+    monkeypatch.setattr(_whole, "COMPILED", request.param)
 
 
 def sample_of(model, sums, rows, number=1):
@@ -112,12 +122,19 @@ def test_rows_that_alone_know_of_a_parameter_are_kept():
 
 @pytest.mark.parametrize("name", ["log_loss", "softmax"])
 def test_as_many_rows_are_kept_as_are_wanted(monkeypatch, name):
-    from daskdml.numerics import _hessian
+    kept = []
 
-    kept, plain = [], _hessian._kept
-    monkeypatch.setattr(_hessian, "_kept", lambda *given: (kept.append(len(plain(*given)[0])), plain(*given))[1])
+    def counted(owner, method, rows):
+        plain = getattr(owner, method)
+        monkeypatch.setattr(owner, method, lambda *given: (kept.append(rows(*given, plain)), plain(*given))[1])
+
+    if name == "softmax":
+        counted(_hessian, "_kept", lambda chances, seats, plain: len(plain(chances, seats)[0]))
+    else:
+        counted(_hessian.Products, "add", lambda products, rows, factors, plain: len(rows))
     model, block, state = made(name, dtype=np.float32)
     whole = summed(model, block, state, None, ALL)
+    kept.clear()
     summed(model, block, state, sample_of(model, whole, 120), ALL)
     # Those that are sure to be kept count for less than their share.
     wanted = 120 * (D + 1)
@@ -125,6 +142,27 @@ def test_as_many_rows_are_kept_as_are_wanted(monkeypatch, name):
     kept.clear()
     summed(model, block, state, sample_for(120, None, 1), ALL)
     assert 0.5 * N / 8 < sum(kept) < 2 * N / 8
+
+
+@pytest.mark.parametrize("name", ["log_loss", "squared_hinge", "huber"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("intercept", [True, False])
+def test_compiled_code_adds_up_what_arrays_do(name, dtype, intercept, monkeypatch):
+    model, block, state = made(name, dtype=dtype, intercept=intercept)
+    unweighted = Block(0, block.X, block.y, None)
+    # Also rows that are not one after the other, and none.
+    held_out = np.delete(ALL, np.arange(5, N, 7))
+    known = sample_of(model, summed(model, block, state, None, ALL), 100)
+    found = []
+    for size in (0, 2**62):
+        monkeypatch.setattr(_whole, "COMPILED", size)
+        for rows, sample in itertools.product((block, unweighted), (None, known, sample_for(100, None, 2))):
+            found.append(summed(model, rows, state, sample, held_out, ALL[:0]))
+    near = 3e-5 if dtype == np.float32 else 1e-9
+    for one, other in zip(found[:6], found[6:], strict=True):
+        for field, a, b in zip(one._fields, one, other, strict=True):
+            size = np.abs(b).max(initial=0.0)
+            np.testing.assert_allclose(a, b, rtol=near, atol=near * size, err_msg=field)
 
 
 @pytest.mark.parametrize("rows", [N / 2 / (D + 1), N, 1e12])

@@ -19,6 +19,7 @@ from daskdml.numerics import (
     SOFTMAX,
     Plan,
     Settings,
+    _whole,
     begun,
     moved,
     trial,
@@ -36,6 +37,12 @@ MODES = [
     (LOSSES["multinomial"], SOFTMAX),
 ]
 MODE_NAMES = [f"{loss.name}-{mode}" for loss, mode in MODES]
+
+
+@pytest.fixture(autouse=True, params=[0, 2**62], ids=["compiled", "by arrays"])
+def compiled(request, monkeypatch):
+    """Both ways in which dense rows of one problem are added up."""
+    monkeypatch.setattr(_whole, "COMPILED", request.param)
 
 
 def model_of(loss, mode, penalty="l2", ratio=0.0, intercept=True):
