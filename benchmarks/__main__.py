@@ -23,6 +23,8 @@ NAMES = (
     "minibatch",
     "scale_model",
     "race",
+    # Of what the others have kept.
+    "standing",
 )
 
 

@@ -1,0 +1,79 @@
+"""Targets beside what was kept."""
+
+import json
+
+import pytest
+
+from benchmarks import _measure, standing
+
+
+def race(start, sides):
+    """Kept figures of a race in which each side reached both targets after so many seconds, or (None) never did."""
+    entries = [
+        {
+            "side": side,
+            "start": start,
+            "runs": [{"for": [0.02, 0.005, 0.0001], "steps": [[1, 0.1, 9.0], [2, s, 1.0 if s else 2.0]]}],
+        }
+        for side, seconds in sides.items()
+        for s in seconds
+    ]
+    return {"workload": {"name": "wide"}, "optimum": 1.0, "full": True, "entries": entries}
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(_measure, "RESULTS", tmp_path)
+    (tmp_path / "race").mkdir()
+    return tmp_path
+
+
+def put(results, name, figures):
+    (results / f"{name}.json").write_text(json.dumps(figures))
+
+
+def test_the_best_peer_counts_and_who_never_gets_there_does_not(results):
+    sides = {"daskdml, 1": [2.0, 4.0, 3.0], "daskdml, 2": [1.0, None], "A": [6.0, 9.0, 30.0], "B": [None, None]}
+    put(results, "race/wide-memory", race("memory", sides))
+    lines = list(standing._races(full=True))
+    assert [(line.found, line.wanted, line.reached) for line in lines] == [(3.0, 3.0, True)] * 2
+    assert lines[0].what == "wide from memory, to 0.50%: A"
+    assert not list(standing._races(full=False))
+
+
+def test_from_files_each_peer_counts(results):
+    sides = {
+        "daskdml, 1": [1.0],
+        "Spark MLlib": [30.0],
+        "dask-ml, one": [5.0],
+        "dask-ml, other": [2.0],
+        "PyTorch": [0.5],
+    }
+    put(results, "race/wide-files", race("files", sides))
+    found = {line.what: (line.found, line.reached) for line in standing._races(full=True)}
+    assert found["wide from files, to 0.01%: Spark"] == (30.0, True)
+    assert found["wide from files, to 0.01%: dask-ml"] == (2.0, False)
+    assert len(found) == 4
+
+
+def test_what_is_short_says_why_and_what_is_not_need_not(results, capsys):
+    seconds = {
+        "daskdml, 1 worker": 2.0, "daskdml, 2 workers": 1.0, "daskdml, 1 worker of 2 threads": 1.1,
+        "plain loop, threads: 2": 0.5, "scikit-learn, 1 core": 7.0,
+        "reading the values, threads: 1": 0.2, "reading the values, threads: 2": 0.1,
+    }  # fmt: skip
+    cases = [{"case": "dense, hinge", "seconds": {k: [v] for k, v in seconds.items()}}]
+    put(results, "workers", {"cases": cases})
+    standing.run(full=True)
+    page = (results / "standing.md").read_text()
+    loop, theirs, pair = (line for line in page.splitlines() if line.startswith("| dense, hinge"))
+    assert "| at least 70% | 50% | **short** |" in loop
+    assert "| at least 8 times | 7 times | **short** | most rows change nothing" in theirs
+    assert pair.endswith("| at least 1.7 times | 2 times | reached |  |")
+    assert "1 of 3 reached" in page and "1 of 3 reached" in capsys.readouterr().out
+
+
+def test_the_kept_figures_of_this_project_are_understood():
+    lines = [*standing._workers(True), *standing._races(True), *standing._out_of_core(True)]
+    lines += [*standing._overheads(True), *standing._scale_model(True)]
+    assert len(lines) > 80 and sum(line.reached for line in lines) > len(lines) / 2
