@@ -283,7 +283,7 @@ class LinearModel:
         _, y, weight = self._rows(block)
         settings, sides = gradient_settings(self.settings), self._class_weights()
         given = (block.X, y, weight, np.asarray(order), state, settings, *sides, self._on(active), out)
-        if isinstance(block.X, np.ndarray) or len(out.hessian):
+        if isinstance(block.X, np.ndarray) or len(out.hessian) or len(out.gram):
             sum_matrix(*given, sample)
         else:
             sum_sparse(*given)

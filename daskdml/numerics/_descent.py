@@ -53,7 +53,7 @@ class Descent(NamedTuple):
     moves: tuple[np.ndarray, ...]  # the last changes of the point, (p,) each, the newest last
     bends: tuple[np.ndarray, ...]  # of the slope
     curves: tuple[float, ...]  # the products of both
-    scale: np.ndarray  # (p,): about the second derivatives, where they are not made
+    scale: np.ndarray  # (p,): about the second derivatives, where they are not made; or (b, b): the inverse
     tally: np.ndarray  # (3,): lengths tried; idle steps; whether it is over
 
     @property
@@ -172,7 +172,7 @@ def _aimed(descent: Descent, hessian: np.ndarray | None, lasso: np.ndarray, plan
         if lasso.any():
             step = np.where(step * pull < 0, step, np.where(lasso > 0, 0.0, step))
     if not step @ pull < 0:
-        step = -pull / (descent.scale if len(descent.scale) else 1.0)
+        step = -_divided(pull, descent.scale)
     return descent._replace(step=step)
 
 
@@ -204,11 +204,17 @@ def _remembered(descent: Descent, pull: np.ndarray) -> np.ndarray:
     for move, bend, curve in reversed(pairs):
         parts.append(float(move @ q) / curve)
         q = daxpy(bend, q, a=-parts[-1])
-    if len(descent.scale):
-        q /= descent.scale
+    q = _divided(q, descent.scale)
     if pairs:
         _, bend, curve = pairs[-1]
-        q *= curve / float(bend @ (bend / descent.scale if len(descent.scale) else bend))
+        q *= curve / float(bend @ _divided(bend, descent.scale))
     for (move, bend, curve), part in zip(pairs, reversed(parts), strict=True):
         q = daxpy(move, q, a=part - float(bend @ q) / curve)
     return q
+
+
+def _divided(vector: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """A vector over the second derivatives, as far as they are known."""
+    if scale.ndim == 2:
+        return (vector.reshape(-1, len(scale)) @ scale).reshape(-1)
+    return vector / scale if len(scale) else vector

@@ -41,6 +41,7 @@ class Gradient(NamedTuple):
     column_squares: np.ndarray  # (d,): sum of x^2, for the normalized rate and for a first step of all rows only
     value: np.ndarray  # (K,): loss with the rows' weights, of which all the above is the gradient
     hessian: np.ndarray  # (P, p, p): second derivatives of each problem, for Newton's steps only
+    gram: np.ndarray  # (d + 1, d + 1): products of columns, about, for a first step of all rows only
 
 
 def zero_gradient(state: State, settings: Settings) -> Gradient:
@@ -56,6 +57,7 @@ def zero_gradient(state: State, settings: Settings) -> Gradient:
         np.zeros(d),
         np.zeros(n_problems),
         np.zeros((0, 0, 0)),
+        np.zeros((0, 0)),
     )
 
 
@@ -70,6 +72,7 @@ def add_gradients(a: Gradient, b: Gradient) -> Gradient:
         a.column_squares + b.column_squares,
         a.value + b.value,
         a.hessian + b.hessian,
+        a.gram + b.gram,
     )
 
 

@@ -31,6 +31,8 @@ FAR = 3.0
 _ROWS, _BLOCKS, _PASSES = 0.6180339887498949, 0.41421356237309515, 0.7320508075688772
 # Of a block of which nothing is known yet: how many rows are looked at, and what part is kept at least.
 _PILOT, _FIRST = 1024, 1 / 8
+# For products of columns, of which curvature is made as long as nothing better is known: rows for each column.
+_GRAM = 32
 # Rows whose products are made at once.
 _AT_ONCE = 4096
 # Rows that are the only ones to know of a parameter are sure to be kept, also in float32.
@@ -123,6 +125,18 @@ def pilot(n_rows: int, n_features: int, rows: float) -> tuple[np.ndarray, float]
     """
     looked_at = np.linspace(0, n_rows - 1, min(n_rows, _PILOT)).astype(np.intp)
     return looked_at, max(rows, n_rows * _FIRST / (n_features + 1))
+
+
+def gram_seats(places: np.ndarray, n_rows: int, n_columns: int) -> tuple[np.ndarray, float]:
+    """Which of these places of a block are taken for the products of so many columns, and what each row counts for."""
+    part = min(max(max(_GRAM * n_columns, _AT_ONCE) / n_rows, _FIRST), 1.0)
+    turned = places * _ROWS
+    return np.flatnonzero(turned - np.floor(turned) < part), 1.0 / part
+
+
+def mean_bends(curvatures: np.ndarray, settings: Settings) -> np.ndarray:
+    """The curvature of the loss along a row's scores, in their mean, (n,)."""
+    return _bends(curvatures, settings).mean(axis=1)
 
 
 def diagonals_of(rows: np.ndarray, curvatures: np.ndarray, settings: Settings) -> np.ndarray:

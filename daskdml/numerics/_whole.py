@@ -22,6 +22,8 @@ from daskdml.numerics._hessian import (
     add_hessians,
     curvature,
     diagonals_of,
+    gram_seats,
+    mean_bends,
     pilot,
     seats_of,
     shares_for,
@@ -45,6 +47,8 @@ from daskdml.numerics._targets import independent_gradient, problem_target, prob
 TILE_BYTES = 2**22
 # Blocks of so many numbers are read once, by compiled code: for less that is not worth being loaded, or made.
 COMPILED = 2**22
+# Up to so many columns, and bytes in all descents, their products are made for L-BFGS to begin with.
+GRAM_COLUMNS, GRAM_BYTES = 1024, 2**26
 # Losses with a kink, at which a step along the gradient may not descend however short it is.
 KINKED = (HINGE, PERCEPTRON, EPSILON_INSENSITIVE)
 
@@ -56,6 +60,7 @@ class Surface(NamedTuple):
     slopes: np.ndarray  # (P, p)
     hessians: np.ndarray  # (P, p, p); (0, 0, 0) where they were not asked for
     diagonal: np.ndarray  # (P, p): about the hessians' diagonals; (0, 0) where it was not asked for
+    bound: np.ndarray  # (b, b): the inverse of about the hessian of each output; (0, 0) where it was not asked for
 
 
 def parameters(settings: Settings, n_outputs: int, n_features: int) -> tuple[int, int]:
@@ -65,9 +70,14 @@ def parameters(settings: Settings, n_outputs: int, n_features: int) -> tuple[int
 
 
 def zero_sums(state: State, settings: Settings, curved: bool, scaled: bool) -> Gradient:
-    """The sums of no rows; ``curved`` with hessians, ``scaled`` with the columns' squares."""
+    """The sums of no rows; ``curved`` with hessians, ``scaled`` with the columns' squares, and products if few."""
     squares = np.zeros(state.coef.shape[1] if scaled else 0)
     sums = zero_gradient(state, settings)._replace(largest=np.zeros(0), column_squares=squares)
+    problems, _ = parameters(settings, *state.coef.shape)
+    columns = state.coef.shape[1] + bool(settings.fit_intercept)
+    lasso = settings.penalty != NO_PENALTY and settings.l1_ratio > 0.0
+    if scaled and not lasso and columns <= GRAM_COLUMNS and 8 * problems * columns**2 <= GRAM_BYTES:
+        sums = sums._replace(gram=np.zeros((columns, columns)))
     if curved:
         problems, own = parameters(settings, *state.coef.shape)
         sums = sums._replace(hessian=np.zeros((problems, own, own)))
@@ -229,7 +239,7 @@ def sum_matrix(
     d = state.coef.shape[1]
     coef = np.ascontiguousarray(state.coef.T, dtype=X.dtype)
     intercept = state.intercept.astype(X.dtype)
-    curved, scaled = out.hessian.shape[0] > 0, out.column_squares.shape[0] > 0
+    curved, scaled, grams = out.hessian.shape[0] > 0, out.column_squares.shape[0] > 0, out.gram.shape[0] > 0
     add = logistic_slopes if settings.mode == SOFTMAX or settings.loss == LOG_LOSS else slopes_of
 
     def bends(rows: np.ndarray, chosen: Any, out: Gradient) -> tuple[np.ndarray, np.ndarray]:
@@ -239,7 +249,7 @@ def sum_matrix(
         scores += intercept
         slopes = np.empty_like(scores)
         n_curves = scores.shape[1] + (settings.mode == SOFTMAX)
-        curves = np.empty((len(rows), n_curves) if curved else (0, 0), dtype=X.dtype)
+        curves = np.empty((len(rows), n_curves) if curved or grams else (0, 0), dtype=X.dtype)
         sides = (positive, negative, active)
         add(scores, y[chosen], weight, settings, *sides, slopes, curves, out.totals, out.value)
         return slopes, curves
@@ -256,16 +266,24 @@ def sum_matrix(
         if isinstance(X, np.ndarray) and X.size >= COMPILED and settings.mode in (BINARY, REGRESSION) and not scaled:
             _sum_at_once(X, y, sample_weight, tiles, coef.T, intercept, settings, positive, negative, out, sample)
             return
+        products = Products(X.dtype, bool(settings.fit_intercept), out.gram) if grams else None
         for chosen in tiles:
             rows = _dense(X, chosen)
             slopes, curves = bends(rows, chosen, out)
             out.coef[...] += slopes.T @ rows
             out.intercept[...] += slopes.sum(axis=0, dtype=np.float64)
             out.rows[0] += len(rows)
-            if scaled:
+            if products is not None:
+                bend = mean_bends(curves, settings)
+                out.column_squares[...] += np.einsum("i,ij,ij->j", bend, rows, rows, dtype=np.float64)
+                taken, each = gram_seats(_places(chosen), X.shape[0], len(out.gram))
+                products.add(rows[taken], np.sqrt(bend[taken] * each))
+            elif scaled:
                 out.column_squares[...] += np.einsum("ij,ij->j", rows, rows, dtype=np.float64)
             if curved:
                 add_hessians(rows, _places(chosen), curves, settings, sample, out.hessian)
+        if products is not None:
+            products.end()
 
 
 def _sum_at_once(
@@ -337,12 +355,14 @@ def surface_of(state: State, settings: Settings, sums: Gradient) -> Surface:
     slopes[:, :d] += ridge * coef
     slopes[:, d:] = sums.intercept[:, None] / rows
     hessians = sums.hessian / rows
-    diagonal = np.empty((0, 0))
+    diagonal, bound = np.empty((0, 0)), np.empty((0, 0))
     if len(hessians):
         ridges = np.full(d + bias, ridge)
         ridges[d:] = 0.0
         at = np.arange(own)
         hessians[:, at, at] += np.tile(ridges, own // (d + bias))
+    elif len(sums.gram):
+        bound = _bound(sums.gram / rows, sums.column_squares / rows, ridge)
     elif len(sums.column_squares):
         once = np.full(d + bias, _steepest(settings))
         once[:d] *= sums.column_squares / rows
@@ -350,7 +370,24 @@ def surface_of(state: State, settings: Settings, sums: Gradient) -> Surface:
         # A column of zeros pulls nowhere, and any scale is right for it.
         once[once <= 0.0] = 1.0
         diagonal = np.tile(once, (problems, own // (d + bias)))
-    return Surface(values, slopes.reshape(problems, own), hessians, diagonal)
+    return Surface(values, slopes.reshape(problems, own), hessians, diagonal, bound)
+
+
+def _bound(gram: np.ndarray, squares: np.ndarray, ridge: float) -> np.ndarray:
+    """The inverse of products of columns with their penalty.
+
+    The products are of some rows, and the ``squares`` of all: columns that only others know of are as without products.
+    """
+    d, at = len(squares), np.arange(len(gram))
+    gram = gram.copy()
+    gram[at[:d], at[:d]] = np.maximum(gram[at[:d], at[:d]], squares) + ridge
+    size = gram[at, at]
+    # What is singular in its last digits is given a little; a column of zeros pulls nowhere.
+    gram[at, at] = np.where(size > 0.0, size * (1.0 + 1e-6), 1.0)
+    try:
+        return np.linalg.inv(gram)
+    except np.linalg.LinAlgError:
+        return np.diag(1.0 / gram[at, at])
 
 
 def _steepest(settings: Settings) -> float:

@@ -109,7 +109,48 @@ def test_hessians_are_differences_of_slopes_or_above_them(loss, mode, kind):
 
 
 @pytest.mark.parametrize(("loss", "mode"), MODES, ids=MODE_NAMES)
-def test_sizes_of_second_derivatives_are_no_smaller_than_they(loss, mode):
+@pytest.mark.parametrize("kind", [np.asarray, csr_matrix])
+def test_of_few_columns_their_products_are_the_second_derivatives_in_the_mean(loss, mode, kind):
+    model, block = model_of(loss, mode), block_of(mode, kind(X))
+    here = point_of(model)
+    true = at(model, here, block, curved=True).hessians
+    own = D + 1
+    # Of a softmax those of an output with itself.
+    parts = [h[k : k + own, k : k + own] for h in true for k in range(0, len(h), own)]
+    found = at(model, here, block, scaled=True)
+    assert not len(found.diagonal)
+    np.testing.assert_allclose(found.bound @ np.mean(parts, axis=0), np.eye(own), atol=1e-4)
+
+
+def test_with_an_l1_penalty_or_many_columns_there_are_no_products(monkeypatch):
+    lasso = model_of(LOSSES["log_loss"], BINARY, penalty="elasticnet", ratio=0.5)
+    assert not len(lasso.zero_sums(lasso.init(), False, True).gram)
+    model = model_of(LOSSES["log_loss"], BINARY)
+    assert model.zero_sums(model.init(), False, True).gram.shape == (D + 1, D + 1)
+    monkeypatch.setattr(_whole, "GRAM_COLUMNS", D)
+    assert not len(model.zero_sums(model.init(), False, True).gram)
+
+
+@pytest.mark.parametrize("n_rows", [50, 40_000])
+def test_columns_that_few_rows_know_of_are_not_taken_for_flat(n_rows):
+    model = model_of(LOSSES["log_loss"], BINARY)
+    rows = np.random.default_rng(5).standard_normal((n_rows, D))
+    rows[:, 1], rows[:, 2] = 0.0, 0.0
+    # Not of the part that products are made of.
+    rows[1, 2] = 30.0
+    block = Block(0, rows, np.zeros(n_rows), np.ones(n_rows))
+    sums = model.zero_sums(model.init(), False, True)
+    model.add_sums(model.init(), block, np.arange(n_rows), np.ones(1, dtype=bool), sums)
+    bound = model.surface(model.init(), sums).bound
+    assert np.isfinite(bound).all() and (np.linalg.eigvalsh(bound) > 0).all()
+    weight = float(model.negative_weight[0])
+    assert 1 / bound[2, 2] == pytest.approx(0.25 * weight * 900 / n_rows + 0.1, rel=0.1)
+    assert 1 / bound[1, 1] == pytest.approx(0.1, rel=1e-3)
+
+
+@pytest.mark.parametrize(("loss", "mode"), MODES, ids=MODE_NAMES)
+def test_sizes_of_second_derivatives_are_no_smaller_than_they(loss, mode, monkeypatch):
+    monkeypatch.setattr(_whole, "GRAM_COLUMNS", 0)
     model, block = model_of(loss, mode), block_of(mode)
     block = Block(0, block.X, block.y, None)
     model = LinearModel(model.settings, model.n_outputs, D, model.dtype, np.ones(CLASSES), np.ones(CLASSES))
