@@ -54,7 +54,9 @@ def from_arrays(problem: Problem) -> tuple[Any, Any]:
 def from_files(problem: Problem) -> tuple[Any, Any]:
     """X and y of the Parquet files, lazily: a DataFrame, or an Array of CSR chunks."""
     if problem.is_sparse:
-        return _joined(problem, [dask.delayed(problem.read, pure=True)([path]) for path in problem.parts])
+        # Labels by themselves, as a DataFrame reads a column: who looks for the classes reads no rows for it.
+        rows, labels = (dask.delayed(each, pure=True) for each in (problem.read, problem.labels))
+        return _joined(problem, [(rows([path])[0], labels(path)) for path in problem.parts])
     import dask.dataframe as dd
 
     frame = dd.read_parquet(problem.parts)

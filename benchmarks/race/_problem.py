@@ -58,7 +58,7 @@ class Problem:
     def read(self, paths: list[str] | None = None) -> tuple[Any, np.ndarray]:
         """X and y of Parquet files, by default of all."""
         table = pa.concat_tables([pq.read_table(path) for path in paths or self.parts])
-        y = table[LABEL].to_numpy().astype(np.int64)
+        y = _labels(table)
         if not self.is_sparse:
             X = np.empty((len(y), self.n_features), np.float32)
             for j in range(self.n_features):
@@ -69,6 +69,14 @@ class Problem:
         indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         shape = (len(y), self.n_features)
         return sparse.csr_matrix((values.flatten().to_numpy(), indices.flatten().to_numpy(), indptr), shape=shape), y
+
+    def labels(self, path: str) -> np.ndarray:
+        """Of a Parquet file, of which nothing else is read."""
+        return _labels(pq.read_table(path, columns=[LABEL]))
+
+
+def _labels(table: pa.Table) -> np.ndarray:
+    return np.asarray(table[LABEL].to_numpy().astype(np.int64))
 
 
 def write(name: str, folder: str, X: Any, y: np.ndarray, n_classes: int) -> Problem:

@@ -43,6 +43,7 @@ def test_arrays_and_files_hold_the_same_rows(problem):
     part_X, part_y = problem.rows(low, high)
     np.testing.assert_array_equal(dense(part_X), dense(X)[low:high])
     np.testing.assert_array_equal(part_y, problem.read([problem.parts[3]])[1])
+    np.testing.assert_array_equal(part_y, problem.labels(problem.parts[3]))
 
 
 def test_gradient_and_curvature_are_those_of_the_value(problem):
