@@ -25,6 +25,7 @@ WHY = {
     "workers": "two threads read only so much faster than one; scheduler and driver share the two processors",
     "first epoch": "decoding, training and writing the cache share two processors: decoding and training alone reach "
     "72 % of decoding Parquet; blocks made faster than the disk writes wait for it",
+    "files": "one pass is enough for it, and decoding is most of one: the page says how long replicas wait for rows",
     "rounds": "all workers are threads of one process here, which share Python's lock with its scheduler: 13 ms a task",
     "model": "few processors for many workers: what the machine does beside them is not in the model",
     "compilation": "two thirds are numba's own work on a kernel, before LLVM's",
@@ -102,7 +103,7 @@ def _races(full: bool) -> Iterator[Line]:
             for peer in FROM_FILES:
                 found = [s for side, s in times.items() if side.startswith(peer) and s]
                 if found:
-                    yield Line(f"{what}: {peer}", 3.0, min(found) / ours)
+                    yield Line(f"{what}: {peer}", 3.0, min(found) / ours, why=WHY["files"])
 
 
 def _times(figures: dict[str, Any], target: float) -> dict[str, float | None]:
