@@ -26,7 +26,7 @@ WHY = {
     "first epoch": "decoding, training and writing the cache share two processors: decoding and training alone reach "
     "72 % of decoding Parquet; blocks made faster than the disk writes wait for it",
     "files": "one pass is enough for it, and decoding is most of one: the page says how long replicas wait for rows",
-    "rounds": "all workers are threads of one process here, which share Python's lock with its scheduler: 13 ms a task",
+    "rounds": "all workers are threads of one process here, which share Python's lock with its scheduler",
     "model": "few processors for many workers: what the machine does beside them is not in the model",
     "compilation": "two thirds are numba's own work on a kernel, before LLVM's",
 }
@@ -58,7 +58,9 @@ def run(full: bool = False) -> None:
     lines = [*_workers(full), *_races(full), *_out_of_core(full), *_overheads(full), *_scale_model(full)]
     rows = [line.cells() for line in lines]
     count = sum(line.reached for line in lines)
-    text = f"{count} of {len(lines)} reached.\n\n" + table(["what", "wanted", "found", "", "what limits it"], rows)
+    text = f"{count} of {len(lines)} reached. Peers that never came so near are not listed.\n\n" + table(
+        ["what", "wanted", "found", "", "what limits it"], rows
+    )
     keep("standing", {"lines": [vars(line) | {"reached": line.reached} for line in lines]}, text, full)
 
 
