@@ -58,9 +58,8 @@ def run(full: bool = False) -> None:
     lines = [*_workers(full), *_races(full), *_out_of_core(full), *_overheads(full), *_scale_model(full)]
     rows = [line.cells() for line in lines]
     count = sum(line.reached for line in lines)
-    text = f"{count} of {len(lines)} reached. Peers that never came so near are not listed.\n\n" + table(
-        ["what", "wanted", "found", "", "what limits it"], rows
-    )
+    text = f"{count} of {len(lines)} reached. Peers that never came so near are not listed.\n\n"
+    text += table(["what", "wanted", "found", "", "what limits it"], rows)
     keep("standing", {"lines": [vars(line) | {"reached": line.reached} for line in lines]}, text, full)
 
 
