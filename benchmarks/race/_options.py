@@ -8,6 +8,9 @@ from benchmarks.peers import PEERS
 from benchmarks.race._workloads import WORKLOADS
 
 STARTS = ("memory", "files")
+# Of the quick size: with a process for each and its start, more would not be quick.
+QUICK_SECONDS = 75.0
+QUICK_SIDES = ("1 replica", "2 threads", "FullBatch", "scikit-learn", "PyTorch, 1 process", "dask-ml", "Spark")
 
 
 def parse(arguments: list[str], full: bool) -> argparse.Namespace:
@@ -22,7 +25,7 @@ def parse(arguments: list[str], full: bool) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3 if full else 1)
     parser.add_argument("--limit", type=float, default=None, help="seconds that a fit may take; default 20, quick 1")
     parser.add_argument(
-        "--budget", type=float, default=500.0 if full else 30.0, help="seconds after which everything is ended"
+        "--budget", type=float, default=500.0 if full else QUICK_SECONDS, help="seconds after which everything is ended"
     )
     found = parser.parse_args(arguments)
     found.only = _known(parser, "--only", found.only, tuple(WORKLOADS))
@@ -30,7 +33,8 @@ def parse(arguments: list[str], full: bool) -> argparse.Namespace:
     if not found.tune:
         found.peers = ("daskdml", *(peer for peer in found.peers if peer != "daskdml"))
     found.starts = _known(parser, "--start", found.start, STARTS)
-    found.sides = tuple(part for part in found.sides.split(",") if part)
+    usual = () if full or found.tune else QUICK_SIDES
+    found.sides = tuple(part for part in found.sides.split(",") if part) or usual
     found.limit = found.limit or (20.0 if full else 1.0)
     found.full = full
     return found
