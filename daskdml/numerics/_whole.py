@@ -60,7 +60,9 @@ class Surface(NamedTuple):
     slopes: np.ndarray  # (P, p)
     hessians: np.ndarray  # (P, p, p); (0, 0, 0) where they were not asked for
     diagonal: np.ndarray  # (P, p): about the hessians' diagonals; (0, 0) where it was not asked for
-    bound: np.ndarray  # (b, b): the inverse of about the hessian of each output; (0, 0) where it was not asked for
+    bound: (
+        np.ndarray
+    )  # (b, b): the inverse of about the hessian of each output; (0, 0) where it was not asked for, or has none
 
 
 def parameters(settings: Settings, n_outputs: int, n_features: int) -> tuple[int, int]:
@@ -384,10 +386,13 @@ def _bound(gram: np.ndarray, squares: np.ndarray, ridge: float) -> np.ndarray:
     size = gram[at, at]
     # What is singular in its last digits is given a little; a column of zeros pulls nowhere.
     gram[at, at] = np.where(size > 0.0, size * (1.0 + 1e-6), 1.0)
+    # Products may be beyond a dtype that the columns themselves are not beyond.
+    if not np.isfinite(gram).all():
+        return np.zeros((0, 0))
     try:
         return np.linalg.inv(gram)
     except np.linalg.LinAlgError:
-        return np.diag(1.0 / gram[at, at])
+        return np.zeros((0, 0))
 
 
 def _steepest(settings: Settings) -> float:

@@ -50,10 +50,9 @@ class FullBatch(Synchronous):
         without a cluster. Of the same chunks the result is the same up to the rounding of sums.
     solver : {"auto", "newton", "lbfgs"}, default "auto"
         "newton" makes the second derivatives of all pairs of parameters ([1]_): some five to ten passes to full
-        precision. "lbfgs"
-        remembers the last steps instead ([2]_), and takes an l1 penalty too, by orthants (OWL-QN, [3]_). Up to 1024
-        columns, and without l1 it begins with second derivatives of the mean output, which halves its passes. "auto"
-        is "newton" up to 256 parameters of a problem without an l1 penalty, else "lbfgs".
+        precision. "lbfgs" remembers the last steps instead ([2]_), and takes an l1 penalty too, by orthants (OWL-QN,
+        [3]_). With up to 1024 columns and without l1 it begins with second derivatives of the mean output, which halves
+        its passes. "auto" is "newton" up to 256 parameters of a problem without an l1 penalty, else "lbfgs".
     warm_up : int, default 0
         Passes of parameter averaging before the first step: SGD comes near fast, this comes close fast ([4]_).
     history : int, optional

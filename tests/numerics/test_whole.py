@@ -131,6 +131,14 @@ def test_with_an_l1_penalty_or_many_columns_there_are_no_products(monkeypatch):
     assert not len(model.zero_sums(model.init(), False, True).gram)
 
 
+def test_products_beyond_their_dtype_are_none():
+    assert _whole._bound(np.eye(3), np.ones(2), 0.1).shape == (3, 3)
+    for bad in (np.inf, np.nan):
+        gram = np.eye(3)
+        gram[0, 1] = gram[1, 0] = bad
+        assert not len(_whole._bound(gram, np.ones(2), 0.1))
+
+
 @pytest.mark.parametrize("n_rows", [50, 40_000])
 def test_columns_that_few_rows_know_of_are_not_taken_for_flat(n_rows):
     model = model_of(LOSSES["log_loss"], BINARY)
