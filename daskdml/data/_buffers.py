@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-# Arrays start at multiples of a cache line.
+# Arrays start at multiples of a cache line, buffers at a page of memory: the disk takes whole pages as they lie.
 ALIGN = 64
+PAGE = 4096
 # Smaller arrays come from the heap, which keeps their memory anyway.
 _LARGE = 4 * 2**20
 
@@ -28,16 +29,25 @@ class Buffers:
         self._buffers: list[np.ndarray] = []
 
     def take(self, nbytes: int) -> np.ndarray:
-        """A buffer of at least so many bytes that nobody else has."""
+        """A buffer of at least so many bytes, from a page's start, that nobody else has."""
+        buffer = self._free(nbytes)
+        if buffer is None:
+            buffer = np.empty(nbytes + PAGE, np.uint8)
+            # A buffer of another size, and nobody's, is worth less than the memory it takes.
+            held = [b for b in self._buffers if sys.getrefcount(b) > 3]
+            self._buffers = [buffer, *held[: self._keep - 1]]
+        return buffer[-buffer.ctypes.data % PAGE :]
+
+    def has(self, nbytes: int) -> bool:
+        """Whether so many bytes need no new memory."""
+        return self._free(nbytes) is not None
+
+    def _free(self, nbytes: int) -> np.ndarray | None:
         for buffer in self._buffers:
             # Held by the list, the loop and getrefcount's argument, and by no array of a block.
-            if sys.getrefcount(buffer) <= 3 and nbytes <= buffer.nbytes <= 2 * nbytes + ALIGN:
+            if sys.getrefcount(buffer) <= 3 and nbytes + PAGE <= buffer.nbytes <= 2 * (nbytes + PAGE):
                 return buffer
-        buffer = np.empty(nbytes, np.uint8)
-        # A buffer of another size, and nobody's, is worth less than the memory it takes.
-        held = [b for b in self._buffers if sys.getrefcount(b) > 3]
-        self._buffers = [buffer, *held[: self._keep - 1]]
-        return buffer
+        return None
 
 
 _lent = threading.local()

@@ -19,10 +19,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from daskdml.data._block import Block
-from daskdml.data._buffers import ALIGN, Buffers
+from daskdml.data._buffers import ALIGN, PAGE, Buffers
 
-# How much goes straight to the disk at once; and of what its places in memory and in the file must be multiples.
-_PIECE, _PAGE = 2 * 2**20, 4096
+# How much goes straight to the disk at once of what does not lie as the disk wants it: from a page's start on.
+_PIECE = 2 * 2**20
 
 
 class ShortFile(OSError):
@@ -88,8 +88,12 @@ def _write_straight(path: str, views: list[memoryview], nbytes: int) -> bool:
     piece = _whole_pages(_PIECE)
     try:
         with open(path, "wb", buffering=0, opener=lambda name, flags: os.open(name, flags | flag, 0o666)) as file:
+            whole = _in_place(views)
+            if whole:
+                _write_all(file, views[0][:whole])
+                views = [views[0][whole:], *views[1:]]
             for filled in _pieces(views, piece):
-                _write_all(file, piece[: -(-filled // _PAGE) * _PAGE].data)
+                _write_all(file, piece[: -(-filled // PAGE) * PAGE].data)
             file.truncate(nbytes)
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ENOTSUP):
@@ -98,9 +102,16 @@ def _write_straight(path: str, views: list[memoryview], nbytes: int) -> bool:
     return True
 
 
+def _in_place(views: list[memoryview]) -> int:
+    """Bytes of the first array, whole pages, that the disk takes from where they are."""
+    if not views or np.frombuffer(views[0], np.uint8).ctypes.data % PAGE:
+        return 0
+    return len(views[0]) // PAGE * PAGE
+
+
 def _whole_pages(nbytes: int) -> np.ndarray:
-    memory = np.empty(nbytes + _PAGE, np.uint8)
-    start = -memory.ctypes.data % _PAGE
+    memory = np.empty(nbytes + PAGE, np.uint8)
+    start = -memory.ctypes.data % PAGE
     return memory[start : start + nbytes]
 
 

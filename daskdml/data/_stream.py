@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -87,13 +86,14 @@ class stream:
         # Asked here, in the task's own thread: it knows its worker.
         self._card = None if device is None else card()
         self._device = None if self._card is None else device
-        self._buffers, self._made = Buffers(prefetch + 1), Buffers(prefetch + 1)
+        # Beside the caller's and those made ahead, one block is being written and one waits for that.
+        self._buffers, self._made = Buffers(prefetch + 1), Buffers(prefetch + 3 if prefetch else 1)
         # A worker is known to its own threads only, not to the prefetch thread.
         worker = _worker()
         self._directory = None if worker is None else str(worker.local_directory)
         self._worker = worker
         self._limit: int | None = None if worker is None else worker.memory_manager.memory_limit
-        self._writing = Writing(partial(has_room, self._limit) if self._limit else None) if prefetch else None
+        self._writing = Writing(self._has_room if self._limit else None) if prefetch else None
         if worker is not None:
             settle(worker)
         self._ready: deque[tuple[Any, float, Source] | BaseException | None] = deque()
@@ -178,6 +178,9 @@ class stream:
                 return
             # Held here, it would outlive the caller's use of it.
             del made
+
+    def _has_room(self, nbytes: int) -> bool:
+        return self._made.has(nbytes) or has_room(self._limit or 0, nbytes)
 
     def _next_made(self) -> tuple[Any, float, Source] | BaseException | None:
         if self._closed or not self._recipes:

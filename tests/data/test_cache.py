@@ -7,14 +7,16 @@ import time
 import warnings
 from pathlib import Path
 
+import dask.dataframe as dd
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 
 from daskdml.data import Block, CacheSpec, Target, _files, _writing, as_dataset, cache_usage, release_cache, stream
 from daskdml.data import _cache as cache_module
 from daskdml.data import _stream as stream_module
-from daskdml.data._buffers import Buffers
+from daskdml.data._buffers import ALIGN, Buffers
 from tests.data.containers import P, X, Y, dense
 
 BLOCK = 6 * (P + 1) * 8
@@ -128,6 +130,25 @@ def test_buffers_are_reused_once_nobody_holds_them():
     assert other != address
     del view, second
     assert buffers.take(990).ctypes.data in (address, other)
+    assert buffers.has(990) and buffers.has(1000) and not buffers.has(10**6)
+    held = [buffers.take(1000) for _ in range(2)]
+    assert not buffers.has(990)
+    assert all(b.nbytes >= 1000 and b.ctypes.data % 4096 == 0 for b in held)
+
+
+def test_blocks_lie_where_earlier_ones_did_also_while_files_are_written(tmp_path):
+    rows = 2**17
+    frame = dd.from_pandas(pd.DataFrame(np.ones((16 * rows, 10), np.float32)), npartitions=16)
+    data = as_dataset(frame, target=None)
+    seen = []
+    with stream(data, cache=CacheSpec(data.token, 0, directory=str(tmp_path))) as blocks:
+        for block, load in blocks:
+            assert load.source == "recipe"
+            seen.append(block.X.ctypes.data)
+            del block
+    release_cache(data.token)
+    # The caller's, the one that is made, the one that is written, and the one that waits for that.
+    assert len(seen) == 16 and len(set(seen)) <= 4
 
 
 @pytest.fixture
@@ -222,16 +243,33 @@ def test_a_write_that_fails_does_not_hold_up_the_next():
     assert done == ["second given up", "third written"]
 
 
+@pytest.mark.parametrize("lies", ["anywhere", "at a page"])
 @pytest.mark.parametrize("n", [1, 511, 4096, 2**19 - 1, 2**19, 2**20 + 3])
-def test_a_file_written_straight_to_the_disk_is_the_same_file(tmp_path, n, monkeypatch):
+def test_a_file_written_straight_to_the_disk_is_the_same_file(tmp_path, n, lies):
     rng = np.random.default_rng(n)
-    block = Block(3, rng.random((n, 1)), rng.random(n).astype(np.float32), None)
+    start = 0 if lies == "at a page" else ALIGN
+    X = Buffers().take(8 * n + ALIGN)[start : start + 8 * n].view(float).reshape(n, 1)
+    X[:] = rng.random((n, 1))
+    block = Block(3, X, rng.random(n).astype(np.float32), None)
     stored = [_files.write(str(tmp_path), block, straight) for straight in (False, True)]
     assert stored[0].nbytes == stored[1].nbytes and stored[0].layout == stored[1].layout
     assert Path(stored[0].path).read_bytes() == Path(stored[1].path).read_bytes()
     again = _files.read(3, stored[1], Buffers())
     np.testing.assert_array_equal(again.X, block.X)
     np.testing.assert_array_equal(again.y, block.y)
+
+
+@pytest.mark.parametrize(("start", "copied"), [(0, ALIGN), (ALIGN, 2**20 + ALIGN)])
+def test_what_lies_at_a_page_is_written_from_there(tmp_path, start, copied, monkeypatch):
+    taken, pieces = [], _files._pieces
+    monkeypatch.setattr(_files, "_pieces", lambda *given: (taken.append(n) or n for n in pieces(*given)))
+    X = Buffers().take(2**20 + ALIGN)[start : start + 2**20].view(np.float32).reshape(-1, 16)
+    X[:] = 1
+    stored = _files.write(str(tmp_path), Block(0, X, np.ones(16, np.float32)), straight=True)
+    if not taken:
+        pytest.skip("no file goes straight to this disk")
+    assert sum(taken) == copied
+    np.testing.assert_array_equal(_files.read(0, stored, Buffers()).X, X)
 
 
 @pytest.mark.parametrize("cannot", ["system", "file system"])
