@@ -16,6 +16,7 @@ from daskdml.data._memory import MemoryPlan, WorkerMemory, budget_bytes, plan_me
 from daskdml.data._sources import any_weight, is_in_memory, refuse_dataset
 from daskdml.data._stream import Load, stream
 from daskdml.data._waiting import explained, fatal_blocks, remedy, trouble, wait_for
+from daskdml.data._zarr import read_region
 
 __all__ = [
     "Block",
@@ -50,6 +51,7 @@ __all__ = [
     "on_host",
     "plan_device",
     "plan_memory",
+    "read_region",
     "refuse_dataset",
     "release_abandoned",
     "release_cache",

@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
@@ -27,12 +28,12 @@ from daskdml.data._decode import on_host
 from daskdml.data._device import DeviceTier, process_tier
 from daskdml.data._held import HeldBlocks, process_held
 from daskdml.data._leases import Leases
-from daskdml.data._writing import Write, Writing
+from daskdml.data._writing import Pace, Write, Writing
 
 # Blocks below this size are written by who made them: a thread costs more than it saves.
 _SMALL = 2**20
 # What a process writes of a data set before its files go straight to the disk: so much the system's memory for files
-# takes, without a hurry to write it, and has for later epochs.
+# takes, without a hurry to write it, and has for later epochs; unless that turns out to be dear.
 _THROUGH_MEMORY = 2**29
 Source = Literal["recipe", "memory", "disk", "device"]
 
@@ -76,6 +77,7 @@ class _Kept:
     files: dict[int, _files.Stored] = field(default_factory=dict)
     directories: set[str] = field(default_factory=set)
     pending: dict[int, Future[Block]] = field(default_factory=dict)
+    pace: Pace = field(default_factory=Pace)
     writing_bytes: int = 0
     disk_failed: bool = False
 
@@ -152,7 +154,9 @@ class BlockCache:
         try:
             if writing is not None:
                 writing.before_making()
+            start = time.perf_counter()
             block = make()
+            kept.pace.made.add(time.perf_counter() - start, block.nbytes)
         except BaseException as error:
             self._settled(kept, index)
             mine.set_exception(error)
@@ -190,7 +194,7 @@ class BlockCache:
             else:
                 there = kept.disk_bytes() + kept.writing_bytes
                 room = spec.disk_bytes is None or there + block.nbytes <= spec.disk_bytes
-                to_file = room and not kept.disk_failed and block.nbytes > 0
+                to_file = room and not kept.disk_failed and block.nbytes > 0 and kept.pace.worth_a_file()
                 kept.writing_bytes += block.nbytes if to_file else 0
                 return block, to_file
         block = _owned(block)
@@ -220,9 +224,15 @@ class BlockCache:
             os.makedirs(place, exist_ok=True)
             with self._lock:
                 kept.directories.add(place)
-                straight = straight and kept.disk_bytes() >= _THROUGH_MEMORY
+                memory = not straight or kept.disk_bytes() < _THROUGH_MEMORY
+                straight = block.nbytes >= _SMALL and not (memory and kept.pace.worth_memory())
                 _cleanup_at_exit()
+            pace, clock = (
+                (kept.pace.straight, time.perf_counter) if straight else (kept.pace.through_memory, time.thread_time)
+            )
+            start = clock()
             stored = _files.write(place, block, straight)
+            pace.add(clock() - start, stored.nbytes)
         except OSError as error:
             with self._lock:
                 released = self._sets.get(spec.token) is not kept

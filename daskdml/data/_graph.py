@@ -14,6 +14,8 @@ from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.typing import Key
 
+from daskdml.data._zarr import chunked
+
 # Blocks that share upstream work may still be made separately, where that repeats less than this much of it.
 REPEAT_LIMIT = 1.3
 
@@ -207,7 +209,7 @@ def run(nodes: Mapping[Key, GraphNode], values: dict[Key, Any], outputs: Sequenc
     for node in nodes.values():
         uses.update(node.dependencies)
     for key, node in nodes.items():
-        values[key] = node(values)
+        values[key] = chunked(node(values)) if isinstance(node, DataNode) else node(values)
         for dependency in node.dependencies:
             uses[dependency] -= 1
             if not uses[dependency]:

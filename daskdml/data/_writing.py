@@ -4,13 +4,63 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # After a write was given up so many go by way of the system's memory; after each further one twice as many as before,
 # until so many went straight to the disk one after another.
 _THROUGH_MEMORY, _IN_TIME = 4, 8
 # Seconds in which a write that is nearly done gets done: less than it takes to make a block that a thread writes.
 _PATIENCE = 0.02
+
+
+# Bytes by which a pace is known.
+_KNOWN = 2**26
+# A file pays where writing it takes less than so many times what making its block takes.
+_WORTH_THE_DISK, _WORTH_MEMORY = 2.0, 0.5
+
+
+@dataclass
+class _Seconds:
+    """Seconds that so many bytes took."""
+
+    seconds: float = 0.0
+    nbytes: int = 0
+
+    def add(self, seconds: float, nbytes: int) -> None:
+        self.seconds, self.nbytes = self.seconds + seconds, self.nbytes + nbytes
+
+    def each(self) -> float | None:
+        """Of a byte; None where there were too few of them."""
+        return self.seconds / self.nbytes if self.nbytes >= _KNOWN else None
+
+
+@dataclass
+class Pace:
+    """How fast blocks of a data set are made in this process, and their files written: the one or the other way.
+
+    Threads add to it without a lock: what gets lost is little.
+    """
+
+    made: _Seconds = field(default_factory=_Seconds)
+    straight: _Seconds = field(default_factory=_Seconds)
+    through_memory: _Seconds = field(default_factory=_Seconds)
+
+    def worth_a_file(self) -> bool:
+        """Whether the disk may give a block back sooner than it is made again, as far as one can tell.
+
+        A disk writes about as fast as it reads. What is made faster than that, such as rows of files that hold them as
+        they are, is made again.
+        """
+        return _worth(self.straight, self.made, _WORTH_THE_DISK)
+
+    def worth_memory(self) -> bool:
+        """Whether writing by way of the system's memory takes processors less than making the block again does."""
+        return _worth(self.through_memory, self.made, _WORTH_MEMORY)
+
+
+def _worth(writing: _Seconds, making: _Seconds, times: float) -> bool:
+    write, make = writing.each(), making.each()
+    return write is None or make is None or write < times * make
 
 
 @dataclass(frozen=True)

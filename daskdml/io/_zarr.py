@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from daskdml.data import read_region
 from daskdml.io._errors import InputError, unknown_name
 from daskdml.io._table import Table, part_bytes
 
@@ -116,11 +117,16 @@ def _names(store: Any, name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
 def _part(store: Any, layout: list[Column], start: int, stop: int) -> pd.DataFrame:
     frames = []
     for column in layout:
-        values = np.asarray(store[column.variable][start:stop])
+        values = _rows(store[column.variable], start, stop)
         frames.append(
             pd.DataFrame(values.reshape(len(values), len(column.names)), columns=list(column.names), copy=False)
         )
     return pd.concat(frames, axis=1) if len(frames) > 1 else frames[0]
+
+
+def _rows(variable: Any, start: int, stop: int) -> np.ndarray:
+    rows = slice(start, stop)
+    return np.asarray(variable[rows] if hasattr(variable, "dims") else read_region(variable, rows))
 
 
 def _wanted(layout: list[Column], columns: list[str] | None, source: str, known: list[str]) -> list[Column]:

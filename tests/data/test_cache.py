@@ -301,6 +301,66 @@ def test_the_first_files_go_through_the_systems_memory_and_the_others_past_it(da
     assert sources(data, spec) == ["disk"] * 4
 
 
+@pytest.fixture
+def known_at_once(monkeypatch):
+    """A pace is known by the first bytes."""
+    monkeypatch.setattr(_writing, "_KNOWN", 1)
+
+
+def make_slowly(data, monkeypatch):
+    kind = type(data.recipes[0])
+    resolve = kind.resolve
+    monkeypatch.setattr(kind, "resolve", lambda *given: time.sleep(0.1) or resolve(*given))
+
+
+def test_what_is_made_sooner_than_the_disk_takes_it_is_made_again(data, tmp_path, monkeypatch, known_at_once):
+    if cache_module._SMALL:
+        pytest.skip("blocks so small go through memory, and the disk is not known by them")
+    monkeypatch.setattr(cache_module, "_THROUGH_MEMORY", 0)
+    write = _files.write
+    monkeypatch.setattr(_files, "write", lambda *given: time.sleep(0.3) or write(*given))
+    spec = CacheSpec(data.token, 0, directory=str(tmp_path))
+    with stream(data, cache=spec) as blocks:
+        for _ in blocks:
+            # The next block is begun when this one was taken.
+            time.sleep(0.4)
+    written = cache_usage(data.token)["disk_blocks"]
+    assert 1 <= written < 4
+    assert sorted(sources(data, spec)) == ["disk"] * written + ["recipe"] * (4 - written)
+
+
+def test_what_takes_long_to_make_is_worth_a_slow_disk(data, tmp_path, monkeypatch, known_at_once):
+    write = _files.write
+    monkeypatch.setattr(_files, "write", lambda *given: time.sleep(0.05) or write(*given))
+    make_slowly(data, monkeypatch)
+    spec = CacheSpec(data.token, 0, directory=str(tmp_path))
+    assert sources(data, spec) == ["recipe"] * 4
+    assert sources(data, spec) == ["disk"] * 4
+
+
+@pytest.mark.parametrize("dear", [True, False])
+def test_files_go_past_the_systems_memory_where_that_is_dear(data, tmp_path, monkeypatch, known_at_once, dear):
+    if cache_module._SMALL:
+        pytest.skip("blocks so small go through memory whatever that costs")
+    seen, write = [], _files.write
+
+    def costly(*given):
+        seen.append(given[-1])
+        end = time.thread_time() + 0.2
+        while dear and not given[-1] and time.thread_time() < end:
+            pass
+        return write(*given)
+
+    monkeypatch.setattr(_files, "write", costly)
+    make_slowly(data, monkeypatch)
+    spec = CacheSpec(data.token, 0, directory=str(tmp_path))
+    with stream(data, cache=spec) as blocks:
+        for _ in blocks:
+            time.sleep(0.4)
+    assert seen == ([False, True, True, True] if dear else [False] * 4)
+    assert sources(data, spec) == ["disk"] * 4
+
+
 def test_files_go_straight_to_the_disk_until_it_does_not_keep_up(monkeypatch):
     monkeypatch.setattr(_writing, "_PATIENCE", 0.01)
     writing, seen, go = _writing.Writing(), [], threading.Semaphore(0)
