@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -93,7 +94,9 @@ class stream:
         self._directory = None if worker is None else str(worker.local_directory)
         self._worker = worker
         self._limit: int | None = None if worker is None else worker.memory_manager.memory_limit
-        self._writing = Writing(self._has_room if self._limit else None) if prefetch else None
+        # Not a method of the stream, which would live, with its buffers, until Python looks for cycles.
+        room = partial(_has_room, self._made, self._limit) if self._limit else None
+        self._writing = Writing(room) if prefetch else None
         if worker is not None:
             settle(worker)
         self._ready: deque[tuple[Any, float, Source] | BaseException | None] = deque()
@@ -179,9 +182,6 @@ class stream:
             # Held here, it would outlive the caller's use of it.
             del made
 
-    def _has_room(self, nbytes: int) -> bool:
-        return self._made.has(nbytes) or has_room(self._limit or 0, nbytes)
-
     def _next_made(self) -> tuple[Any, float, Source] | BaseException | None:
         if self._closed or not self._recipes:
             return None
@@ -253,6 +253,10 @@ class stream:
             return block, source
         spec, index = self._cache, recipe.index
         return process_cache().get(spec, index, make, self._buffers, self._directory, elsewhere, self._writing)
+
+
+def _has_room(buffers: Buffers, limit: int, nbytes: int) -> bool:
+    return buffers.has(nbytes) or has_room(limit, nbytes)
 
 
 def _worker() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,29 +17,29 @@ _PATIENCE = 0.02
 # Bytes by which a pace is known.
 _KNOWN = 2**26
 # A file pays where writing it takes less than so many times what making its block takes.
-_WORTH_THE_DISK, _WORTH_MEMORY = 2.0, 0.5
+_WORTH_THE_DISK, _WORTH_MEMORY = 2.0, 0.75
 
 
 @dataclass
 class _Seconds:
-    """Seconds that so many bytes took."""
+    """Seconds that so many bytes took; and of a byte the least that it took."""
 
     seconds: float = 0.0
     nbytes: int = 0
+    least: float = math.inf
 
     def add(self, seconds: float, nbytes: int) -> None:
-        self.seconds, self.nbytes = self.seconds + seconds, self.nbytes + nbytes
-
-    def each(self) -> float | None:
-        """Of a byte; None where there were too few of them."""
-        return self.seconds / self.nbytes if self.nbytes >= _KNOWN else None
+        if nbytes:
+            self.seconds, self.nbytes = self.seconds + seconds, self.nbytes + nbytes
+            self.least = min(self.least, seconds / nbytes)
 
 
 @dataclass
 class Pace:
     """How fast blocks of a data set are made in this process, and their files written: the one or the other way.
 
-    Threads add to it without a lock: what gets lost is little.
+    Of making, what counts is how fast it can be: beside training and writing it takes longer, and would not where
+    there is no writing. Threads add to it without a lock: what gets lost is little.
     """
 
     made: _Seconds = field(default_factory=_Seconds)
@@ -51,16 +52,15 @@ class Pace:
         A disk writes about as fast as it reads. What is made faster than that, such as rows of files that hold them as
         they are, is made again.
         """
-        return _worth(self.straight, self.made, _WORTH_THE_DISK)
+        return self._worth(self.straight, _WORTH_THE_DISK)
 
     def worth_memory(self) -> bool:
         """Whether writing by way of the system's memory takes processors less than making the block again does."""
-        return _worth(self.through_memory, self.made, _WORTH_MEMORY)
+        return self._worth(self.through_memory, _WORTH_MEMORY)
 
-
-def _worth(writing: _Seconds, making: _Seconds, times: float) -> bool:
-    write, make = writing.each(), making.each()
-    return write is None or make is None or write < times * make
+    def _worth(self, writing: _Seconds, times: float) -> bool:
+        known = min(writing.nbytes, self.made.nbytes) >= _KNOWN
+        return not known or writing.seconds / writing.nbytes < times * self.made.least
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,16 @@
 """Walking blocks: in order, one ahead, errors where they are due, no thread left."""
 
+import gc
 import threading
+import weakref
+from types import SimpleNamespace
 
 import dask.array as da
 import numpy as np
 import pytest
 
 from daskdml.data import Block, CacheSpec, MemoryPlan, Target, as_dataset, cache_usage, release_cache, stream
+from daskdml.data import _stream as stream_module
 from tests.data.containers import P, X, Y
 
 
@@ -131,3 +135,21 @@ def test_no_memory_left_names_the_block():
 def test_prefetch_must_not_be_negative():
     with pytest.raises(ValueError, match="prefetch must be at least 0, got -1"):
         stream([], prefetch=-1)
+
+
+@pytest.mark.parametrize("limit", [0, 10**9])
+def test_a_stream_that_is_over_holds_no_memory(limit, tmp_path, monkeypatch):
+    worker = SimpleNamespace(local_directory=tmp_path, memory_manager=SimpleNamespace(memory_limit=limit))
+    monkeypatch.setattr(stream_module, "_worker", lambda: worker)
+    monkeypatch.setattr(stream_module, "settle", lambda worker: None)
+    gc.disable()
+    try:
+        walk = stream(Recorded(3))
+        with walk as blocks:
+            assert len([b.index for b, _ in blocks]) == 3
+        over = weakref.ref(walk)
+        # Also without looking for cycles: of gigabytes a few are left for long enough.
+        del walk, blocks
+        assert over() is None
+    finally:
+        gc.enable()
