@@ -156,7 +156,7 @@ class BlockCache:
                 writing.before_making()
             start = time.perf_counter()
             block = make()
-            kept.pace.made.add(time.perf_counter() - start, block.nbytes)
+            kept.pace.made(time.perf_counter() - start, block.nbytes)
         except BaseException as error:
             self._settled(kept, index)
             mine.set_exception(error)
@@ -227,12 +227,10 @@ class BlockCache:
                 memory = not straight or kept.disk_bytes() < _THROUGH_MEMORY
                 straight = block.nbytes >= _SMALL and not (memory and kept.pace.worth_memory())
                 _cleanup_at_exit()
-            pace, clock = (
-                (kept.pace.straight, time.perf_counter) if straight else (kept.pace.through_memory, time.thread_time)
-            )
-            start = clock()
+            start = time.thread_time()
             stored = _files.write(place, block, straight)
-            pace.add(clock() - start, stored.nbytes)
+            if not straight:
+                kept.pace.through_memory(time.thread_time() - start, stored.nbytes)
         except OSError as error:
             with self._lock:
                 released = self._sets.get(spec.token) is not kept

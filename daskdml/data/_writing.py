@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 # After a write was given up so many go by way of the system's memory; after each further one twice as many as before,
 # until so many went straight to the disk one after another.
@@ -16,51 +16,48 @@ _PATIENCE = 0.02
 
 # Bytes by which a pace is known.
 _KNOWN = 2**26
-# A file pays where writing it takes less than so many times what making its block takes.
-_WORTH_THE_DISK, _WORTH_MEMORY = 2.0, 0.75
-
-
-@dataclass
-class _Seconds:
-    """Seconds that so many bytes took; and of a byte the least that it took."""
-
-    seconds: float = 0.0
-    nbytes: int = 0
-    least: float = math.inf
-
-    def add(self, seconds: float, nbytes: int) -> None:
-        if nbytes:
-            self.seconds, self.nbytes = self.seconds + seconds, self.nbytes + nbytes
-            self.least = min(self.least, seconds / nbytes)
+# Bytes made in a second by who does little more than copy them.
+_COPIED = 3e9
+# Writing by way of memory pays where it takes less than so much of what making takes.
+_WORTH_MEMORY = 0.75
 
 
 @dataclass
 class Pace:
-    """How fast blocks of a data set are made in this process, and their files written: the one or the other way.
+    """How fast blocks of a data set are made in this process, and their files written by way of the system's memory.
 
-    Of making, what counts is how fast it can be: beside training and writing it takes longer, and would not where
-    there is no writing. Threads add to it without a lock: what gets lost is little.
+    Of making, what counts is how fast it can be: beside training and writing it takes longer. How fast the disk is
+    does not count: that changes from second to second, and what was written may never have to be read from there.
+    Threads add to it without a lock: what gets lost is little.
     """
 
-    made: _Seconds = field(default_factory=_Seconds)
-    straight: _Seconds = field(default_factory=_Seconds)
-    through_memory: _Seconds = field(default_factory=_Seconds)
+    made_bytes: int = 0
+    least: float = math.inf  # seconds for a byte
+    through_bytes: int = 0
+    through_seconds: float = 0.0
+
+    def made(self, seconds: float, nbytes: int) -> None:
+        if nbytes:
+            self.made_bytes += nbytes
+            self.least = min(self.least, seconds / nbytes)
+
+    def through_memory(self, seconds: float, nbytes: int) -> None:
+        """Of a processor, which writing took."""
+        self.through_bytes += nbytes
+        self.through_seconds += seconds
 
     def worth_a_file(self) -> bool:
-        """Whether the disk may give a block back sooner than it is made again, as far as one can tell.
+        """Whether a block may come back from a file sooner than it is made again.
 
-        A disk writes about as fast as it reads. What is made faster than that, such as rows of files that hold them as
-        they are, is made again.
+        Not where it is made about as fast as it could be copied from the system's memory, as rows of files are that
+        hold them as they are.
         """
-        return self._worth(self.straight, _WORTH_THE_DISK)
+        return self.made_bytes < _KNOWN or self.least * _COPIED > 1.0
 
     def worth_memory(self) -> bool:
         """Whether writing by way of the system's memory takes processors less than making the block again does."""
-        return self._worth(self.through_memory, _WORTH_MEMORY)
-
-    def _worth(self, writing: _Seconds, times: float) -> bool:
-        known = min(writing.nbytes, self.made.nbytes) >= _KNOWN
-        return not known or writing.seconds / writing.nbytes < times * self.made.least
+        known = min(self.through_bytes, self.made_bytes) >= _KNOWN
+        return not known or self.through_seconds / self.through_bytes < _WORTH_MEMORY * self.least
 
 
 @dataclass(frozen=True)

@@ -313,23 +313,15 @@ def make_slowly(data, monkeypatch):
     monkeypatch.setattr(kind, "resolve", lambda *given: time.sleep(0.1) or resolve(*given))
 
 
-def test_what_is_made_sooner_than_the_disk_takes_it_is_made_again(data, tmp_path, monkeypatch, known_at_once):
-    if cache_module._SMALL:
-        pytest.skip("blocks so small go through memory, and the disk is not known by them")
-    monkeypatch.setattr(cache_module, "_THROUGH_MEMORY", 0)
-    write = _files.write
-    monkeypatch.setattr(_files, "write", lambda *given: time.sleep(0.3) or write(*given))
+def test_what_is_made_as_fast_as_a_copy_gets_no_file(data, tmp_path, monkeypatch, known_at_once):
+    monkeypatch.setattr(_writing, "_COPIED", 1.0)
     spec = CacheSpec(data.token, 0, directory=str(tmp_path))
-    with stream(data, cache=spec) as blocks:
-        for _ in blocks:
-            # The next block is begun when this one was taken.
-            time.sleep(0.4)
-    written = cache_usage(data.token)["disk_blocks"]
-    assert 1 <= written < 4
-    assert sorted(sources(data, spec)) == ["disk"] * written + ["recipe"] * (4 - written)
+    for _ in range(2):
+        assert sources(data, spec) == ["recipe"] * 4
+    assert not list(tmp_path.iterdir())
 
 
-def test_what_takes_long_to_make_is_worth_a_slow_disk(data, tmp_path, monkeypatch, known_at_once):
+def test_what_takes_longer_is_worth_a_slow_disk(data, tmp_path, monkeypatch, known_at_once):
     write = _files.write
     monkeypatch.setattr(_files, "write", lambda *given: time.sleep(0.05) or write(*given))
     make_slowly(data, monkeypatch)
