@@ -54,7 +54,7 @@ class Memory:
     def n_rows(self) -> int:
         return self.block.n_rows
 
-    def runner(self, strategy: Synchronous, model: LinearModel, budgets: Budgets) -> LocalRunner:
+    def runner(self, strategy: Synchronous, model: LinearModel, budgets: Budgets, reads_once: bool) -> LocalRunner:
         here = card() if model.on_device else None
         return LocalRunner(strategy, model, InMemory(self.block if here is None else here.put(self.block)))
 
@@ -88,8 +88,8 @@ class Distributed:
     def n_rows(self) -> int | None:
         return self.dataset.n_rows
 
-    def runner(self, strategy: Synchronous, model: LinearModel, budgets: Budgets) -> DaskRunner:
-        return DaskRunner(strategy, model, self.dataset, self.client, *budgets)
+    def runner(self, strategy: Synchronous, model: LinearModel, budgets: Budgets, reads_once: bool) -> DaskRunner:
+        return DaskRunner(strategy, model, self.dataset, self.client, *budgets, reads_once)
 
 
 def stays_in_process(strategy: str | Synchronous | Asynchronous, *arrays: Any, start: FitStart | None = None) -> bool:
@@ -180,8 +180,18 @@ def run(
         chosen = Averaging(n_replicas=1)
     if isinstance(data, Memory) and checkpoint is None and runs_ahead(chosen, model, data.block, schedule, listeners):
         return train_ahead(model, data.block, agreed, schedule, listeners, info)
-    with _connected(data), closing(data.runner(chosen, model, budgets)) as runner, _not_lost(checkpoint):
+    once = _reads_once(chosen, schedule)
+    with _connected(data), closing(data.runner(chosen, model, budgets, once)) as runner, _not_lost(checkpoint):
         return train(chosen, model, runner, agreed, schedule, listeners, info, checkpoint)
+
+
+def _reads_once(strategy: Synchronous, schedule: Schedule) -> bool:
+    """Whether no block is read a second time: one epoch, of one round, after which no rows are held out to be scored.
+
+    Rounds within an epoch may cut a block in two.
+    """
+    whole = isinstance(strategy, Averaging) and strategy.rounds_per_epoch == 1
+    return whole and schedule.max_epochs == 1 and schedule.holdout is None
 
 
 @contextmanager

@@ -113,6 +113,7 @@ class DaskRunner:
         client: Client,
         memory_budget: int | str | None = None,
         device_memory: int | str | None = None,
+        reads_once: bool = False,
     ):
         self.client = client
         self.data = data
@@ -121,7 +122,7 @@ class DaskRunner:
         self._whole = data.self_contained or (data.at_hand and _one_process(client))
         self._names = f"daskdml-{uuid.uuid4().hex[:12]}"
         self._lease = new_lease(client)
-        self.plan, self.cache = budget(client, data, model, memory_budget, self._lease)
+        self.plan, self.cache = budget(client, data, model, memory_budget, self._lease, reads_once)
         self.device = device_budget(client, data, model, device_memory, self._lease)
         self._local_job = _tasks.Job(strategy, model)
         self.job = client.submit(_tasks.carry, self._local_job, pure=False)

@@ -26,11 +26,11 @@ __all__ = ["budget", "device_budget", "explained"]
 
 
 def budget(
-    client: Client, data: Dataset, model: Model, memory_budget: int | str | None, lease: str
+    client: Client, data: Dataset, model: Model, memory_budget: int | str | None, lease: str, reads_once: bool = False
 ) -> tuple[MemoryPlan, CacheSpec | HeldSpec]:
     """The memory plan of the fit, and the block cache it allows, kept until ``lease`` ends.
 
-    Of chunks that are in memory already, what is remembered of them.
+    Of chunks that are in memory already, what is remembered of them. Files are for a fit that reads blocks again.
     """
     _free_abandoned(client)
     memory = worker_memory(client)
@@ -46,7 +46,8 @@ def budget(
     )
     if not data.cacheable:
         return plan, HeldSpec(data.token, lease)
-    return plan, CacheSpec(token=data.token, memory_bytes=plan.cache_bytes, lease=lease)
+    disk_bytes = 0 if reads_once else None
+    return plan, CacheSpec(token=data.token, memory_bytes=plan.cache_bytes, disk_bytes=disk_bytes, lease=lease)
 
 
 def device_budget(
