@@ -33,7 +33,7 @@ from daskdml.data._writing import Pace, Write, Writing
 # Blocks below this size are written by who made them: a thread costs more than it saves.
 _SMALL = 2**20
 # What a process writes of a data set before its files go straight to the disk: so much the system's memory for files
-# takes, without a hurry to write it, and has for later epochs; unless that turns out to be dear.
+# takes, without a hurry to write it, and has for later epochs.
 _THROUGH_MEMORY = 2**29
 Source = Literal["recipe", "memory", "disk", "device"]
 
@@ -172,11 +172,12 @@ class BlockCache:
             mine.set_result(block)
         if to_file:
             # Until its file is there, others find the block itself.
-            write = partial(self._write, spec, kept, block, directory)
-            if writing is None or block.nbytes < _SMALL:
-                write(straight=False)
+            beside = writing if block.nbytes >= _SMALL else None
+            write = partial(self._write, spec, kept, block, directory, beside is not None)
+            if beside is None:
+                write()
             else:
-                writing.begin(Write(write, partial(self._unwritten, kept, block)), block.nbytes)
+                beside.begin(Write(write, partial(self._unwritten, kept, block)), block.nbytes)
         return block
 
     def _settled(self, kept: _Kept, index: int) -> None:
@@ -224,13 +225,9 @@ class BlockCache:
             os.makedirs(place, exist_ok=True)
             with self._lock:
                 kept.directories.add(place)
-                memory = not straight or kept.disk_bytes() < _THROUGH_MEMORY
-                straight = block.nbytes >= _SMALL and not (memory and kept.pace.worth_memory())
+                straight = straight and kept.disk_bytes() >= _THROUGH_MEMORY
                 _cleanup_at_exit()
-            start = time.thread_time()
             stored = _files.write(place, block, straight)
-            if not straight:
-                kept.pace.through_memory(time.thread_time() - start, stored.nbytes)
         except OSError as error:
             with self._lock:
                 released = self._sets.get(spec.token) is not kept

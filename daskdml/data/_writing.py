@@ -7,44 +7,28 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# After a write was given up so many go by way of the system's memory; after each further one twice as many as before,
-# until so many went straight to the disk one after another.
-_THROUGH_MEMORY, _IN_TIME = 4, 8
 # Seconds in which a write that is nearly done gets done: less than it takes to make a block that a thread writes.
 _PATIENCE = 0.02
 
-
-# Bytes by which a pace is known.
-_KNOWN = 2**26
-# Bytes made in a second by who does little more than copy them.
-_COPIED = 3e9
-# Writing by way of memory pays where it takes less than so much of what making takes.
-_WORTH_MEMORY = 0.75
+# Bytes made in a second by who does little more than copy them; and by how many one knows.
+_COPIED, _KNOWN = 3e9, 2**26
 
 
 @dataclass
 class Pace:
-    """How fast blocks of a data set are made in this process, and their files written by way of the system's memory.
+    """How fast blocks of a data set can be made in this process.
 
-    Of making, what counts is how fast it can be: beside training and writing it takes longer. How fast the disk is
-    does not count: that changes from second to second, and what was written may never have to be read from there.
-    Threads add to it without a lock: what gets lost is little.
+    Beside training and writing it takes longer, so the fastest counts. Threads add to it without a lock: what gets lost
+    is little.
     """
 
-    made_bytes: int = 0
+    nbytes: int = 0
     least: float = math.inf  # seconds for a byte
-    through_bytes: int = 0
-    through_seconds: float = 0.0
 
     def made(self, seconds: float, nbytes: int) -> None:
         if nbytes:
-            self.made_bytes += nbytes
+            self.nbytes += nbytes
             self.least = min(self.least, seconds / nbytes)
-
-    def through_memory(self, seconds: float, nbytes: int) -> None:
-        """Of a processor, which writing took."""
-        self.through_bytes += nbytes
-        self.through_seconds += seconds
 
     def worth_a_file(self) -> bool:
         """Whether a block may come back from a file sooner than it is made again.
@@ -52,19 +36,14 @@ class Pace:
         Not where it is made about as fast as it could be copied from the system's memory, as rows of files are that
         hold them as they are.
         """
-        return self.made_bytes < _KNOWN or self.least * _COPIED > 1.0
-
-    def worth_memory(self) -> bool:
-        """Whether writing by way of the system's memory takes processors less than making the block again does."""
-        known = min(self.through_bytes, self.made_bytes) >= _KNOWN
-        return not known or self.through_seconds / self.through_bytes < _WORTH_MEMORY * self.least
+        return self.nbytes < _KNOWN or self.least * _COPIED > 1.0
 
 
 @dataclass(frozen=True)
 class Write:
-    """What writes a block's file, straight to the disk if it may; and what is done instead where there is no time."""
+    """What writes a block's file; and what is done instead where there is no time."""
 
-    run: Callable[[bool], None]
+    run: Callable[[], None]
     give_up: Callable[[], None]
 
 
@@ -73,9 +52,6 @@ class Writing:
 
     Where a further one comes, the one that waits is given up: its block is made again the next time, and kept then if
     the disk has caught up. To wait instead would leave the processors idle, and the disk has no less to do for it.
-
-    Files may go straight to the disk, which costs next to no time of the processors, as long as it keeps up. Where it
-    does not, some go by way of the system's memory for files: that takes them at once, and owes them to the disk.
 
     Parameters
     ----------
@@ -92,7 +68,6 @@ class Writing:
         self._next: Write | None = None
         self._nbytes = 0
         self._late = False
-        self._through_memory, self._next_time, self._straight = 0, _THROUGH_MEMORY, 0
 
     def begin(self, write: Write, nbytes: int) -> None:
         """Write beside what follows, or give up what waited until now."""
@@ -104,7 +79,6 @@ class Writing:
                 given_up, self._next = self._next, None
                 if given_up is not None:
                     self._late = True
-                    self._through_memory, self._next_time, self._straight = self._next_time, 2 * self._next_time, 0
             self._next = write
             if not self._busy:
                 self._busy = True
@@ -116,7 +90,7 @@ class Writing:
     def _run(self) -> None:
         try:
             while (write := self._taken()) is not None:
-                write.run(self._goes_straight())
+                write.run()
                 # Its block need not live until the next comes.
                 del write
         except BaseException:
@@ -134,16 +108,6 @@ class Writing:
             self._busy = write is not None
             self._changed.notify_all()
             return write
-
-    def _goes_straight(self) -> bool:
-        with self._changed:
-            if self._through_memory:
-                self._through_memory -= 1
-                return False
-            self._straight += 1
-            if self._straight > _IN_TIME:
-                self._next_time = _THROUGH_MEMORY
-            return True
 
     def before_making(self) -> None:
         """Wait until there is room for one more block, of the size of the last."""

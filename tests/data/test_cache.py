@@ -224,7 +224,7 @@ def test_a_slow_disk_is_waited_for_where_memory_has_no_room_for_more(data, tmp_p
 def test_a_write_that_fails_does_not_hold_up_the_next():
     writing, done, go = _writing.Writing(), [], threading.Event()
 
-    def fail(straight):
+    def fail():
         go.wait(10)
         raise RuntimeError("not an error of the disk")
 
@@ -232,13 +232,13 @@ def test_a_write_that_fails_does_not_hold_up_the_next():
         writing.begin(_writing.Write(run, lambda: done.append(f"{name} given up")), 1)
 
     write("first", fail)
-    write("second", lambda straight: done.append("second written"))
+    write("second", lambda: done.append("second written"))
     ending = threading.Thread(target=writing.end, daemon=True)
     ending.start()
     go.set()
     ending.join(10)
     assert not ending.is_alive()
-    write("third", lambda straight: done.append("third written"))
+    write("third", lambda: done.append("third written"))
     writing.end()
     assert done == ["second given up", "third written"]
 
@@ -328,68 +328,6 @@ def test_what_takes_longer_is_worth_a_slow_disk(data, tmp_path, monkeypatch, kno
     spec = CacheSpec(data.token, 0, directory=str(tmp_path))
     assert sources(data, spec) == ["recipe"] * 4
     assert sources(data, spec) == ["disk"] * 4
-
-
-@pytest.mark.parametrize("dear", [True, False])
-def test_files_go_past_the_systems_memory_where_that_is_dear(data, tmp_path, monkeypatch, known_at_once, dear):
-    if cache_module._SMALL:
-        pytest.skip("blocks so small go through memory whatever that costs")
-    seen, write = [], _files.write
-
-    def costly(*given):
-        seen.append(given[-1])
-        end = time.thread_time() + 0.2
-        while dear and not given[-1] and time.thread_time() < end:
-            pass
-        return write(*given)
-
-    monkeypatch.setattr(_files, "write", costly)
-    make_slowly(data, monkeypatch)
-    spec = CacheSpec(data.token, 0, directory=str(tmp_path))
-    with stream(data, cache=spec) as blocks:
-        for _ in blocks:
-            time.sleep(0.4)
-    assert seen == ([False, True, True, True] if dear else [False] * 4)
-    assert sources(data, spec) == ["disk"] * 4
-
-
-def test_files_go_straight_to_the_disk_until_it_does_not_keep_up(monkeypatch):
-    monkeypatch.setattr(_writing, "_PATIENCE", 0.01)
-    writing, seen, go = _writing.Writing(), [], threading.Semaphore(0)
-
-    def write(name):
-        def run(straight):
-            go.acquire()
-            seen.append((name, straight))
-
-        writing.begin(_writing.Write(run, lambda: seen.append((name, "given up"))), 1)
-
-    def written():
-        while writing._busy:
-            time.sleep(0.001)
-
-    def write_slowly(names):
-        for name in names:
-            write(name)
-        go.release(len(names) - 1)
-        written()
-
-    def write_in_time(names):
-        for name in names:
-            write(name)
-            go.release()
-            written()
-
-    # The second one waits for the first when the third comes.
-    write_slowly("abc")
-    assert seen == [("b", "given up"), ("a", True), ("c", False)]
-    write_in_time("defgh")
-    assert [straight for _, straight in seen[3:]] == [False] * 3 + [True] * 2
-    del seen[:]
-    write_slowly("ijk")
-    write_in_time("lmnopqrst")
-    assert [straight for _, straight in seen] == ["given up", True, *[False] * 8, True, True]
-    writing.end()
 
 
 def test_a_full_disk_is_told_once_and_training_goes_on(data, tmp_path, monkeypatch):
