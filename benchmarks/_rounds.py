@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import dask
@@ -12,6 +14,7 @@ import dask.array as da
 from distributed import Client, LocalCluster
 from sklearn.exceptions import ConvergenceWarning
 
+from benchmarks._apart import PARTS, apart
 from benchmarks._measure import median, table
 
 ROUNDS = 32
@@ -25,6 +28,9 @@ FULL = [
     (AVERAGING, 64, 10_000),
     (BULK, 64, 1000),
 ]
+# The same with scheduler and workers in processes of their own.
+APART = [(name, 64, blocks) for name in (AVERAGING, BULK, STALE) for blocks in (1000, 10_000)]
+QUICK_APART = [(AVERAGING, 4, 50)]
 
 
 def strategies() -> dict[str, Any]:
@@ -48,10 +54,47 @@ def rounds(full: bool) -> tuple[dict[str, Any], str]:
         ):
             trip = round_trip(client)
             for name, _, blocks in (size for size in sizes if size[1] == workers):
-                figure = one_fit(client, cluster, strategies()[name], blocks)
+                figure = one_fit(strategies()[name], blocks, partial(in_process_cpu, cluster))
                 figures.append({"workers": workers, "blocks": blocks, "strategy": name, "trip": trip} | figure)
                 print(f"{workers} workers, {blocks} blocks, {name}: {figure['fit']:.1f} s", flush=True)
-    return {"fits": figures}, table(HEADINGS, [_row(f) for f in figures])
+    parts = separate(QUICK_APART if not full else APART)
+    text = table(HEADINGS, [_row(f) for f in figures])
+    text += "\n\nWith the scheduler in a process of its own, and all workers, threads, in another one:\n\n"
+    return {"fits": figures, "apart": parts}, text + table(APART_HEADINGS, [_parts_row(f) for f in parts])
+
+
+def separate(sizes: list[tuple[str, int, int]]) -> list[dict[str, Any]]:
+    """What driver, scheduler and workers pay, each by itself."""
+    figures = []
+    for workers in sorted({w for _, w, _ in sizes}):
+        with apart(workers) as parts:
+            trip = round_trip(parts.client)
+            for name, _, blocks in (size for size in sizes if size[1] == workers):
+                figure = one_fit(strategies()[name], blocks, parts.cpu)
+                figures.append({"workers": workers, "blocks": blocks, "strategy": name, "trip": trip} | figure)
+                print(f"{workers} workers apart, {blocks} blocks, {name}: {figure['fit']:.1f} s", flush=True)
+    return figures
+
+
+APART_HEADINGS = [
+    "workers",
+    "blocks",
+    "strategy",
+    "first epoch, ms a block",
+    "later epochs, ms a block",
+    *(f"CPU of the {part}, ms a block and epoch" for part in PARTS),
+]
+
+
+def _parts_row(f: dict[str, Any]) -> list[Any]:
+    blocks, epochs = f["blocks"], f["epochs"]
+    values = [epochs[0] / blocks, median(epochs[1:]) / blocks, *(parts_cost(f)[part] for part in PARTS)]
+    return [f["workers"], blocks, f["strategy"], *(f"{1e3 * v:.2f}" for v in values)]
+
+
+def parts_cost(f: dict[str, Any]) -> dict[str, float]:
+    """CPU seconds of each part for a block, in an epoch."""
+    return {part: seconds / f["blocks"] / len(f["epochs"]) for part, seconds in f["cpu"].items()}
 
 
 HEADINGS = [
@@ -76,8 +119,8 @@ def _row(f: dict[str, Any]) -> list[Any]:
         1e3 * f["epochs"][0] / blocks,
         1e3 * epoch / blocks,
         1e3 * epoch / f["rounds"],
-        1e3 * f["driver_cpu"] / blocks / n_epochs,
-        1e3 * f["loop_cpu"] / blocks / n_epochs,
+        1e3 * f["cpu"]["driver"] / blocks / n_epochs,
+        1e3 * f["cpu"]["loops"] / blocks / n_epochs,
         1e3 * f["trip"],
     ]
     return [f["workers"], f["blocks"], f["strategy"], *(f"{v:.2f}" for v in values)]
@@ -92,18 +135,20 @@ def round_trip(client: Client) -> float:
     return median(seconds)
 
 
-def one_fit(client: Client, cluster: LocalCluster, strategy: Any, blocks: int) -> dict[str, Any]:
+def one_fit(strategy: Any, blocks: int, cpu: Callable[[], dict[str, float]]) -> dict[str, Any]:
+    """Seconds of a fit, its epochs and, by ``cpu``, of what takes part in it."""
     from daskdml.linear_model import SGDClassifier
     from daskdml.monitor import Callback
 
     class Clock(Callback):
-        """Notes when the fit began to train, and when each epoch ended."""
+        """Notes when the fit began to train, with the CPU seconds by then, and when each epoch ended."""
 
         def __init__(self) -> None:
             self.ticks: list[float] = []
 
         def on_fit_start(self, info: Any) -> None:
             self.ticks.append(time.perf_counter())
+            self.cpu = cpu()
 
         def on_epoch_end(self, epoch: Any) -> None:
             self.ticks.append(time.perf_counter())
@@ -114,18 +159,21 @@ def one_fit(client: Client, cluster: LocalCluster, strategy: Any, blocks: int) -
     clf = SGDClassifier(
         loss="log_loss", max_iter=4, tol=None, random_state=0, shuffle=False, strategy=strategy, callbacks=[clock]
     )  # fmt: skip
-    loop_before, start, cpu = loop_cpu(cluster), time.perf_counter(), time.thread_time()
+    start = time.perf_counter()
     clf.fit(X, y)
-    fit, driver = time.perf_counter() - start, time.thread_time() - cpu
-    ticks = clock.ticks
+    fit, after, ticks = time.perf_counter() - start, cpu(), clock.ticks
     return {
         "fit": fit,
         "setup": ticks[0] - start,
         "epochs": [b - a for a, b in zip(ticks[:-1], ticks[1:], strict=True)],
         "rounds": int(clf.history_.groupby("epoch").size().median()),
-        "driver_cpu": driver,
-        "loop_cpu": loop_cpu(cluster) - loop_before,
+        "cpu": {part: after[part] - seconds for part, seconds in clock.cpu.items()},
     }
+
+
+def in_process_cpu(cluster: LocalCluster) -> dict[str, float]:
+    """CPU seconds so far of this thread, the driver's, and of that of the scheduler and all loops."""
+    return {"driver": time.thread_time(), "loops": loop_cpu(cluster)}
 
 
 def loop_cpu(cluster: LocalCluster) -> float:

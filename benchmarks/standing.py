@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks._measure import folder, keep, kept, median, table
+from benchmarks._rounds import parts_cost
 from benchmarks.out_of_core._report import FIRST, LATER, budget, shares
 
 RACES = (0.005, 0.0001)
@@ -23,10 +24,12 @@ WHY = {
     "CSR": "in order, with few changes, a row of scikit-learn's takes 170 ns; ours waits for its 39 weights, anywhere "
     "in 4 MB, and two threads share the cache",
     "workers": "two threads read only so much faster than one; scheduler and driver share the two processors",
-    "first epoch": "decoding, training and writing the cache share two processors: decoding and training alone reach "
-    "72 % of decoding Parquet; blocks made faster than the disk writes wait for it",
+    "first epoch": "decoding, training and writing the cache share two processors: of decoding and training alone one "
+    "could expect {:.0%}",
+    "later epochs": "of the last epoch, replicas were computing for {:.0%}",
     "files": "one pass is enough for it, and decoding is most of one: the page says how long replicas wait for rows",
     "rounds": "all workers are threads of one process here, which share Python's lock with its scheduler",
+    "scheduler": "tasks and messages of Dask for each replica and round, which do not grow with the blocks",
     "model": "few processors for many workers: what the machine does beside them is not in the model",
     "compilation": "two thirds are numba's own work on a kernel, before LLVM's",
 }
@@ -79,8 +82,11 @@ def _workers(full: bool) -> Iterator[Line]:
         if theirs:
             yield Line(f"{name}: scikit-learn's SGD on one core", 4.0 if sparse else 8.0, theirs / two, why=why)
         reads = [seconds[f"reading the values, threads: {n}"] for n in (1, 2)]
-        allowed = f"; here two threads read {reads[0] / reads[1]:.2f} times as fast as one"
-        yield Line(f"{name}: two workers beside one", 1.7, one / two, why=WHY["workers"] + allowed)
+        allowed = reads[0] / reads[1]
+        # Rows in order are read one after the other: no more can be had than memory gives two threads that only read.
+        wanted = min(1.7, allowed) if "in order" in name else 1.7
+        why = WHY["workers"] + f"; here two threads read {allowed:.2f} times as fast as one"
+        yield Line(f"{name}: two workers beside one, as memory allows", wanted, one / two, why=why)
 
 
 def _races(full: bool) -> Iterator[Line]:
@@ -120,10 +126,14 @@ def _times(figures: dict[str, Any], target: float) -> dict[str, float | None]:
 def _out_of_core(full: bool) -> Iterator[Line]:
     for kind, found in kept("out_of_core", full).get("formats", {}).items():
         share, fit = shares(found), found["fit"]
-        yield Line(f"{kind} out of core, first epoch: of decoding", FIRST, share["first"], "%", why=WHY["first epoch"])
+        why = WHY["first epoch"].format(share["possible"])
+        yield Line(f"{kind} out of core, first epoch: of decoding", FIRST, share["first"], "%", why=why)
+        if "once" in share:
+            yield Line(f"{kind} out of core, a fit of one epoch: of decoding", FIRST, share["once"], "%", why=why)
         for name, what in (("warm", "as it is"), ("cold", "emptied")):
             if name in share:
-                yield Line(f"{kind}, later epochs, page cache {what}: of reading back", LATER, share[name], "%")
+                what = f"{kind}, later epochs, page cache {what}: of reading back"
+                yield Line(what, LATER, share[name], "%", why=WHY["later epochs"].format(share["computing"]))
         peak = max(fit["peak_bytes"]) / 1e6
         yield Line(f"{kind}, peak of a worker: its limit", fit["limit"] / 1e6, peak, "MB", less=True)
         grown = peak - fit["plan"]["process_bytes"] / 1e6
@@ -157,6 +167,11 @@ def _overheads(full: bool) -> Iterator[Line]:
             cost = 1e3 * median(fit["epochs"][1:]) / fit["blocks"]
             what = f"{strategy}, {fit['blocks']:,} blocks, {fit['workers']} workers: a later epoch, for each block"
             yield Line(what, 1.0, cost, "ms", less=True, why=WHY["rounds"])
+    for fit in figures["rounds"].get("apart", ()):
+        parts = parts_cost(fit)
+        what = f"{fit['strategy']}, {fit['blocks']:,} blocks, {fit['workers']} workers: CPU of driver and scheduler, "
+        cost = 1e3 * (parts["driver"] + parts["scheduler"])
+        yield Line(what + "for each block in an epoch", 1.0, cost, "ms", less=True, why=WHY["scheduler"])
 
 
 def _largest(fits: list[dict[str, Any]]) -> list[dict[str, Any]]:

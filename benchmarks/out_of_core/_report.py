@@ -20,6 +20,8 @@ def shares(found: dict[str, Any]) -> dict[str, float]:
     rates = [b / s for b, s in zip(fit["block_bytes"], fit["seconds"], strict=True)]
     decode = median([rate(d) for d in found["decoding"]])
     out = {"first": rates[0] / decode}
+    if "once" in found:
+        out["once"] = found["once"]["block_bytes"][0] / found["once"]["seconds"][0] / decode
     if found.get("writing"):
         # Each takes the processors: copying to the system's memory for files does, and finding memory for them.
         write = median([rate(w) for w in found["writing"]])
@@ -29,6 +31,9 @@ def shares(found: dict[str, Any]) -> dict[str, float]:
         epochs = [r for n, r in enumerate(rates[1:], 2) if (n in fit["cold"]) is cold]
         if reads and epochs:
             out[name] = median(epochs) / median(reads)
+    # What decoding and training take of two processors, where nothing else does and no row is kept.
+    seconds = fit["block_bytes"][0] / decode
+    out["possible"] = seconds / (seconds + fit["compute_seconds"][-1] / fit["workers"])
     # While replicas compute nothing can be faster, wherever rows come from.
     out["computing"] = fit["compute_seconds"][-1] / fit["workers"] / fit["seconds"][-1]
     return out
@@ -66,6 +71,12 @@ def _format(kind: str, found: dict[str, Any]) -> str:
         cold = ", page cache emptied" if epoch in fit["cold"] else ""
         rows.append(
             _line(found, f"epoch {epoch}{cold}", seconds, _sources(fit["sources"][epoch - 1]), mine / limit, share)
+        )
+    if "once" in found:
+        once = found["once"]
+        what = "the epoch of a fit that has one, and keeps nothing"
+        rows.append(
+            _line(found, what, once["seconds"][0], _sources(once["sources"][0]), shares(found)["once"], "decoding")
         )
     for epoch, seconds in enumerate(found["alone"]["seconds"], 1):
         ratio = seconds / fit["seconds"][epoch - 1]
@@ -113,6 +124,9 @@ def _verdicts(found: dict[str, Any]) -> str:
     lines = [f"first epoch at {seen['first']:.0%} of decoding; wanted {FIRST:.0%}"]
     if "first of both" in seen:
         lines[0] += f"; at {seen['first of both']:.0%} of decoding and writing, one after the other"
+    lines[0] += f"; decoding and training on the same processors, and nothing else, would be at {seen['possible']:.0%}"
+    if "once" in seen:
+        lines.append(f"the epoch of a fit that has one at {seen['once']:.0%} of decoding")
     lines += [
         f"later epochs, page cache {state}, at {seen[key]:.0%} of reading back; wanted {LATER:.0%}"
         for key, state in (("warm", "as it is"), ("cold", "emptied"))

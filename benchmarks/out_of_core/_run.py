@@ -83,6 +83,8 @@ def measure(files: Files, size: Size) -> dict[str, Any]:
         found["fit"] = fit(files, WORKERS, size.limit, size.epochs, read, set(size.cold))
         found["decoding"].append(_limits.decoding(processes, files))
         found["writing"].append(_limits.writing(processes, spare, some))
+        found["once"] = fit(files, WORKERS, size.limit, 1, lambda paths: {}, set())
+        found["decoding"].append(_limits.decoding(processes, files))
         found["alone"] = fit(files, 1, size.limit, size.alone_epochs, lambda paths: {}, set())
         found["decoding"].append(_limits.decoding(processes, files))
         found["naive"].append(_limits.naive(processes, files))

@@ -59,7 +59,8 @@ def test_a_fit_is_set_beside_its_limits(files):
         pytest.skip("differs from Parquet in the files, which another test reads")
     found = measure(files, Size(20e6, "700MB", 3, frozenset({3}), 2))
     seen = shares(found)
-    assert {"first", "first of both", "computing"} <= set(seen)
+    assert {"first", "first of both", "once", "possible", "computing"} <= set(seen)
+    assert found["once"]["cached_files"] == 0 and 0 < seen["possible"] < 1
     assert seen["first of both"] > seen["first"]
     assert max(found["fit"]["peak_bytes"]) < found["fit"]["limit"]
     assert found["fit"]["restarts"] == 0

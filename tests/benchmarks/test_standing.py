@@ -73,6 +73,18 @@ def test_what_is_short_says_why_and_what_is_not_need_not(results, capsys):
     assert "1 of 3 reached" in page and "1 of 3 reached" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("order", "wanted"), [("in order", 1.25), ("shuffled", 1.7)])
+def test_two_workers_need_not_read_faster_than_memory(results, order, wanted):
+    seconds = {
+        "daskdml, 1 worker": 1.3, "daskdml, 2 workers": 1.0, "daskdml, 1 worker of 2 threads": 1.1,
+        "reading the values, threads: 1": 0.5, "reading the values, threads: 2": 0.4,
+    }  # fmt: skip
+    cases = [{"case": f"dense, hinge, {order}", "seconds": {k: [v] for k, v in seconds.items()}}]
+    put(results, "workers", {"cases": cases})
+    (pair,) = standing._workers(full=True)
+    assert (pair.wanted, pair.found) == (wanted, 1.3) and "read 1.25 times" in pair.why
+
+
 def test_the_kept_figures_of_this_project_are_understood():
     lines = [*standing._workers(True), *standing._races(True), *standing._out_of_core(True)]
     lines += [*standing._overheads(True), *standing._scale_model(True)]
