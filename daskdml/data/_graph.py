@@ -8,13 +8,13 @@ from typing import Any
 
 import dask
 import numpy as np
-from dask._task_spec import Alias, DataNode, GraphNode, Task, convert_legacy_graph
+from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef, convert_legacy_graph
 from dask.base import collections_to_expr
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.typing import Key
 
-from daskdml.data._zarr import chunked
+from daskdml.data._zarr import chunked, is_stored
 
 # Blocks that share upstream work may still be made separately, where that repeats less than this much of it.
 REPEAT_LIMIT = 1.3
@@ -203,13 +203,37 @@ def _n_sources(graph: dict[Key, GraphNode], key: Key) -> int:
     return len(given) + sum(1 for k in order if not graph[k].dependencies)
 
 
+# Dask's functions that take a slice of an array, and nothing else of it.
+_SLICING = {"getter", "getter_inline", "getter_nofancy"}
+
+
+def _read_faster(node: GraphNode, values: dict[Key, Any]) -> dict[Key, Any]:
+    """The values for a node; of stored arrays that it only takes slices of, what reads these faster."""
+    stored = [key for key in node.dependencies if is_stored(values[key])]
+    faster = {key: chunked(values[key]) for key in stored if _only_slices(node, key)}
+    return values | faster if faster else values
+
+
+def _only_slices(node: GraphNode, key: Key) -> bool:
+    """Whether a node takes slices of the value of ``key``, and nothing else."""
+    if not isinstance(node, Task):
+        return False
+    name = getattr(node.func, "__name__", "")
+    if name in _SLICING or name != "_execute_subgraph":
+        return name in _SLICING
+    # Tasks that were fused into one, with a name of their own for what comes from outside.
+    inner, _, names, *outside = node.args
+    within = {n for n, ref in zip(names, outside, strict=True) if isinstance(ref, TaskRef) and ref.key == key}
+    return all(_only_slices(task, n) for task in inner.values() for n in within & task.dependencies)
+
+
 def run(nodes: Mapping[Key, GraphNode], values: dict[Key, Any], outputs: Sequence[Key | None]) -> list[Any]:
     """Run nodes that are in order, from the ``values`` given; each is dropped after its last use. None gives None."""
     uses = Counter(key for key in outputs if key is not None)
     for node in nodes.values():
         uses.update(node.dependencies)
     for key, node in nodes.items():
-        values[key] = chunked(node(values)) if isinstance(node, DataNode) else node(values)
+        values[key] = node(_read_faster(node, values))
         for dependency in node.dependencies:
             uses[dependency] -= 1
             if not uses[dependency]:

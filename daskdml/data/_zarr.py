@@ -31,7 +31,7 @@ class _Layout:
 
 
 class Chunked:
-    """A Zarr array as Dask's graphs use one: its slices are read by :func:`read_region`."""
+    """A Zarr array for who takes slices of it, and nothing else: they are read by :func:`read_region`."""
 
     def __init__(self, array: Any):
         self.array = array
@@ -41,10 +41,13 @@ class Chunked:
         return read_region(self.array, key)
 
 
+def is_stored(value: Any) -> bool:
+    """Whether a value may be a Zarr array, as such or as xarray wraps one."""
+    return type(value).__module__.partition(".")[0] in ("zarr", "xarray")
+
+
 def chunked(value: Any) -> Any:
-    """``value``, or what reads it faster, where it is a Zarr array, as such or as xarray wraps one."""
-    if type(value).__module__.partition(".")[0] not in ("zarr", "xarray"):
-        return value
+    """A value that :func:`is_stored`, or what reads slices of it faster."""
     array = _unwrapped(value)
     return value if array is None or _layout(array) is None else Chunked(array)
 

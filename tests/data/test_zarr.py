@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import dask
 import dask.array as da
+import dask.dataframe as dd
 import numcodecs
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 import zarr
@@ -163,6 +166,31 @@ def test_blocks_of_dask_arrays_are_read_so(tmp_path, kind, zarr_reads):
     blocks = [recipe.resolve() for recipe in as_dataset(X, target=None).recipes]
     np.testing.assert_array_equal(np.concatenate([b.X for b in blocks]), expected)
     assert [b.n_rows for b in blocks] == [20, 20, 10] and not zarr_reads
+
+
+def test_slices_within_fused_tasks_are_read_so(tmp_path, zarr_reads):
+    made(tmp_path / "x")
+    X = (da.from_zarr(str(tmp_path / "x")) * 2 + 1)[:, 1:]
+    zarr_reads.clear()
+    blocks = [recipe.resolve() for recipe in as_dataset(X, target=None).recipes]
+    np.testing.assert_array_equal(np.concatenate([b.X for b in blocks]), values((50, 3), "f4")[:, 1:] * 2 + 1)
+    assert not zarr_reads
+
+
+@pytest.mark.parametrize("how", ["as it is", "as a value of the graph"])
+def test_who_wants_the_array_itself_gets_it(tmp_path, how):
+    array = made(tmp_path / "x")
+
+    def load(given, start):
+        assert isinstance(given, zarr.Array)
+        assert isinstance(given.attrs.asdict(), dict)
+        return pd.DataFrame(given[start : start + 25], columns=list("abc"))
+
+    given = array if how == "as it is" else dask.delayed(array)
+    parts = [dask.delayed(load)(given, start) for start in (0, 25)]
+    frame = dd.from_delayed(parts, meta=pd.DataFrame(np.zeros((0, 3), np.float32), columns=list("abc")))
+    blocks = [recipe.resolve() for recipe in as_dataset(frame, target=None).recipes]
+    np.testing.assert_array_equal(np.concatenate([b.X for b in blocks]), values((50, 3), "f4"))
 
 
 def test_what_xarray_changes_on_reading_is_xarrays(tmp_path):
