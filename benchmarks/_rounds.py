@@ -29,7 +29,10 @@ FULL = [
     (BULK, 64, 1000),
 ]
 # The same with scheduler and workers in processes of their own.
-APART = [(name, 64, blocks) for name in (AVERAGING, BULK, STALE) for blocks in (1000, 10_000)]
+APART = [
+    *((AVERAGING, 64, blocks) for blocks in (1000, 10_000)),
+    *((name, 16, blocks) for name in (BULK, STALE) for blocks in (1000, 10_000)),
+]
 QUICK_APART = [(AVERAGING, 4, 50)]
 
 
