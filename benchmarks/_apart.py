@@ -44,9 +44,12 @@ def apart(n_workers: int) -> Iterator[Apart]:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="daskdml-apart-"))
         file = os.path.join(folder, "scheduler.json")
         # The profiler of each worker would look at all threads of a process that has them all.
-        environment = os.environ | {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
+        environment = os.environ | {
+            "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+            "DASK_TEMPORARY_DIRECTORY": folder,
+        }
         scheduler = ["distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-        workers = ["benchmarks._apart", file, str(n_workers), folder]
+        workers = ["benchmarks._apart", file, str(n_workers)]
         started = [
             stack.enter_context(_process(command, environment))
             for command in ([*scheduler, "--scheduler-file", file], workers)
@@ -72,15 +75,13 @@ def _process(module: list[str], environment: dict[str, str]) -> Iterator[Any]:
         process.wait()
 
 
-async def _work(file: str, n_workers: int, folder: str) -> None:
+async def _work(file: str, n_workers: int) -> None:
     async with contextlib.AsyncExitStack() as stack:
         for name in range(n_workers):
-            worker = Worker(
-                scheduler_file=file, nthreads=1, name=name, dashboard=False, memory_limit=0, local_directory=folder
-            )
+            worker = Worker(scheduler_file=file, nthreads=1, name=name, dashboard=False, memory_limit=0)
             await stack.enter_async_context(worker)
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(_work(sys.argv[1], int(sys.argv[2]), sys.argv[3]))
+    asyncio.run(_work(sys.argv[1], int(sys.argv[2])))
