@@ -85,7 +85,7 @@ def _write_straight(path: str, views: list[memoryview], nbytes: int) -> bool:
     flag = getattr(os, "O_DIRECT", 0)
     if not flag:
         return False
-    piece = _whole_pages(_PIECE)
+    piece = Buffers().take(_PIECE)[:_PIECE]
     try:
         with open(path, "wb", buffering=0, opener=lambda name, flags: os.open(name, flags | flag, 0o666)) as file:
             whole = _in_place(views)
@@ -107,12 +107,6 @@ def _in_place(views: list[memoryview]) -> int:
     if not views or np.frombuffer(views[0], np.uint8).ctypes.data % PAGE:
         return 0
     return len(views[0]) // PAGE * PAGE
-
-
-def _whole_pages(nbytes: int) -> np.ndarray:
-    memory = np.empty(nbytes + PAGE, np.uint8)
-    start = -memory.ctypes.data % PAGE
-    return memory[start : start + nbytes]
 
 
 def _pieces(views: list[memoryview], piece: np.ndarray) -> Iterator[int]:
