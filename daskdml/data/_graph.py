@@ -223,7 +223,11 @@ def _only_slices(node: GraphNode, key: Key) -> bool:
         return name in _SLICING
     # Tasks that were fused into one, with a name of their own for what comes from outside.
     inner, _, names, *outside = node.args
-    within = {n for n, ref in zip(names, outside, strict=True) if isinstance(ref, TaskRef) and ref.key == key}
+    given = dict(zip(names, outside, strict=True))
+    if any(isinstance(value, GraphNode) and key in value.dependencies for value in given.values()):
+        # Within a list, say: what becomes of it there is not known.
+        return False
+    within = {n for n, ref in given.items() if isinstance(ref, TaskRef) and ref.key == key}
     return all(_only_slices(task, n) for task in inner.values() for n in within & task.dependencies)
 
 

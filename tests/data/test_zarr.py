@@ -11,10 +11,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 import zarr
+from dask._task_spec import List, Task, TaskRef, _execute_subgraph
 from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
 from daskdml.data import _zarr as module
 from daskdml.data import as_dataset, read_region
+from daskdml.data._graph import _only_slices
 from daskdml.data._zarr import chunked
 
 COMPRESSORS = {
@@ -175,6 +177,12 @@ def test_slices_within_fused_tasks_are_read_so(tmp_path, zarr_reads):
     blocks = [recipe.resolve() for recipe in as_dataset(X, target=None).recipes]
     np.testing.assert_array_equal(np.concatenate([b.X for b in blocks]), values((50, 3), "f4")[:, 1:] * 2 + 1)
     assert not zarr_reads
+
+
+def test_who_is_given_a_list_of_arrays_gets_them():
+    inner = {"all": Task("all", len, TaskRef("in"))}
+    fused = Task("all", _execute_subgraph, inner, "all", ("in",), List(TaskRef("x"), TaskRef("x")))
+    assert not _only_slices(fused, "x") and fused({"x": 1}) == 2
 
 
 @pytest.mark.parametrize("how", ["as it is", "as a value of the graph"])
