@@ -30,7 +30,8 @@ def budget(
 ) -> tuple[MemoryPlan, CacheSpec | HeldSpec]:
     """The memory plan of the fit, and the block cache it allows, kept until ``lease`` ends.
 
-    Of chunks that are in memory already, what is remembered of them. Files are for a fit that reads blocks again.
+    Of chunks that are in memory already, what is remembered of them. Blocks are kept for a fit that reads them again:
+    one that does not would find new memory for each, where it can use that of the last again.
     """
     _free_abandoned(client)
     memory = worker_memory(client)
@@ -46,8 +47,8 @@ def budget(
     )
     if not data.cacheable:
         return plan, HeldSpec(data.token, lease)
-    disk_bytes = 0 if reads_once else None
-    return plan, CacheSpec(token=data.token, memory_bytes=plan.cache_bytes, disk_bytes=disk_bytes, lease=lease)
+    memory_bytes, disk_bytes = (0, 0) if reads_once else (plan.cache_bytes, None)
+    return plan, CacheSpec(token=data.token, memory_bytes=memory_bytes, disk_bytes=disk_bytes, lease=lease)
 
 
 def device_budget(

@@ -1,4 +1,4 @@
-"""Which fits keep blocks in files: those that read them again."""
+"""Which fits keep blocks, in memory or in files: those that read them again."""
 
 import dask.array as da
 import numpy as np
@@ -8,17 +8,18 @@ from daskdml import BSP, Averaging
 from daskdml.linear_model import SGDClassifier
 
 
-def files_of(client, **params):
-    """How many bytes of files the workers had at most during a fit that has no memory for blocks."""
+def kept_by(client, **params):
+    """How many bytes of blocks the workers had at most in memory, and in files, during a fit."""
     X = da.random.default_rng(0).random((400, 3), chunks=(50, 3))
     y = da.from_array(np.arange(400) % 2, chunks=50)
-    params = {"loss": "log_loss", "tol": None, "memory_budget": 0, "random_state": 0} | params
-    return SGDClassifier(**params).fit(X, y).replicas_["cache_disk_bytes"].max()
+    fitted = SGDClassifier(**{"loss": "log_loss", "tol": None, "random_state": 0} | params).fit(X, y)
+    return fitted.replicas_["cache_memory_bytes"].max(), fitted.replicas_["cache_disk_bytes"].max()
 
 
 @pytest.mark.parametrize("strategy", [Averaging(2), Averaging(2, outer_momentum=0.5)], ids=["plain", "with momentum"])
-def test_one_pass_writes_nothing(client, strategy):
-    assert files_of(client, strategy=strategy, max_iter=1) == 0
+@pytest.mark.parametrize("memory", [None, 0])
+def test_one_pass_keeps_nothing(client, strategy, memory):
+    assert kept_by(client, strategy=strategy, max_iter=1, memory_budget=memory) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,10 @@ def test_one_pass_writes_nothing(client, strategy):
     ids=["two", "then scores rows", "in rounds", "bsp", "ssp", "full batch"],
 )
 def test_what_reads_blocks_again_keeps_them(client, params):
-    assert files_of(client, **params) > 0
+    in_memory, in_files = kept_by(client, memory_budget=0, **params)
+    assert in_memory == 0 and in_files > 0
+    in_memory, in_files = kept_by(client, **params)
+    assert in_memory > 0 and in_files == 0
 
 
 def test_parts_of_a_stream_are_not_kept(client):
