@@ -2,6 +2,7 @@
 
 import collections
 import pickle
+import threading
 
 import dask
 import dask.array as da
@@ -55,10 +56,13 @@ def test_only_the_part_that_shares_work_is_given(client):
 
 
 CALLS = collections.Counter()
+ASKED = threading.Event()
+ASKED.set()
 
 
 def counted(block, block_info=None):
     """Found by name in the worker, which shares this process: a function inside a test would be copied there."""
+    assert ASKED.wait(60)
     CALLS[block_info[0]["chunk-location"]] += 1
     return block
 
@@ -67,7 +71,12 @@ def test_shared_work_is_done_once_for_blocks_asked_for_together(client):
     CALLS.clear()
     lazy = da.from_array(X, chunks=(6, P)).map_blocks(counted, dtype=float, meta=np.empty((0, 0)))
     data = as_dataset(lazy.rechunk((5, P)), target=None)
-    inputs = [data.inputs(client, i) for i in range(data.n_blocks)]
+    # What is computed and not wanted any more is forgotten: nothing is, before the last block was asked for.
+    ASKED.clear()
+    try:
+        inputs = [data.inputs(client, i) for i in range(data.n_blocks)]
+    finally:
+        ASKED.set()
     made = [r.resolve(client.gather(list(inputs[r.index]))) for r in data.recipes]
     np.testing.assert_array_equal(np.concatenate([b.X for b in made]), X)
     assert len(CALLS) == 4
