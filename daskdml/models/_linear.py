@@ -26,6 +26,7 @@ from daskdml.numerics import (
     BatchOrder,
     DeviceBlock,
     Gradient,
+    Kernel,
     Patience,
     Sample,
     Settings,
@@ -203,7 +204,7 @@ class LinearModel:
         totals, n_rows, began = np.zeros((limit, 2, self.n_outputs)), len(block.y), float(state.clock[0])
         given = (state, self.settings, *self._class_weights(), self._on(active))
         numbered = -1 if seed is None else seed
-        done = train_epochs(self._kernel(), self._rows(block), numbered, first, given, patience, totals)
+        done = train_epochs(self._rows_kernel(), self._rows(block), numbered, first, given, patience, totals)
         clocks = began + n_rows * np.arange(1, done + 1)
         rates = scalar_rate(self.settings, clocks[:, None], state.eta[: self.n_problems])
         return totals[:done, :, : self.n_problems], rates
@@ -214,8 +215,9 @@ class LinearModel:
         return max(1, AT_ONCE // max(1, n_rows * self.n_outputs * (self.n_features + ROW_COST)))
 
     def _kernel(self) -> Callable[..., None]:
-        if self.batch > 1:
-            return partial(train_batches, self.batch)
+        return self._rows_kernel() if self.batch == 1 else partial(train_batches, self.batch)
+
+    def _rows_kernel(self) -> Kernel:
         if self.adaptive:
             return train_rows_adaptive
         if is_many(self.settings, self.n_outputs):

@@ -1,6 +1,7 @@
 """Losses, penalties, schedules and the compiled kernels: arrays in, arrays out. No Dask."""
 
 from daskdml.numerics._adaptive import train_rows_adaptive
+from daskdml.numerics._calls import Kernel
 from daskdml.numerics._compiled import kernel
 from daskdml.numerics._descent import Descent, Plan, begun, moved, trial
 from daskdml.numerics._epochs import Patience, train_epochs
@@ -104,6 +105,7 @@ __all__ = [
     "init_state",
     "is_many",
     "is_plain",
+    "Kernel",
     "kernel",
     "lassos",
     "loss_and_gradient",

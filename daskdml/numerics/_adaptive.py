@@ -17,7 +17,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from daskdml.numerics._compiled import kernel, part
+from daskdml.numerics._calls import Kernel
+from daskdml.numerics._compiled import part
 from daskdml.numerics._rows import (
     PLAIN,
     SIMD,
@@ -229,7 +230,7 @@ def _settle(coef, squares, inverse, last, k, n_rows, eta, ridge, lasso):
         coef[k, j] = w if missed == zero or root == zero else size if moved > zero else -size
 
 
-@kernel
+@Kernel
 def train_rows_adaptive(
     rows, y, sample_weight, order, state, settings, positive_weight, negative_weight, active, totals
 ):

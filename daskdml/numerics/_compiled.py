@@ -10,9 +10,11 @@ which takes a second longer over a kernel with all of them put in.
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import threading
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ inner_part = njit(nogil=True, error_model="numpy", **_INNER)
 # Its products are added without being rounded before, where the processor can.
 fused_part = njit(nogil=True, error_model="numpy", fastmath={"contract"}, **_INNER)
 
-_kernel = njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+_kernel = partial(njit, cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -51,13 +53,52 @@ def kernel(function: Callable[..., Any]) -> Any:
     >>> loss_and_gradient(LOSSES["hinge"].number, 1.0, 0.5, 0.1)
     (0.5, -1.0)
     """
-    compiled = _kernel(function)
+    return kept(function)
+
+
+def kept(function: Callable[..., Any], **options: Any) -> Any:
+    """Compiled as `kernel` says, with more options of numba's."""
+    compiled = _kernel(**options)(function)
+    compiled.compile = partial(_compile, compiled.compile)
     # Numba asks only whether the file of the kernel itself has changed. Its parts come from other files: after an
     # upgrade that touches those alone, the machine code of the old version would go on running.
     file = getattr(compiled._cache, "_cache_file", None)
     if file is not None:
         compiled._cache._cache_file = KeptKernel.of(file, _sources())
     return compiled
+
+
+def _compile(compile: Callable[..., Any], *given: Any) -> Any:
+    """Compile while Python looks for no cycles of objects.
+
+    It would do that again and again, as numba makes hundreds of thousands of them; with the libraries of a fit
+    imported, for a sixth of the time. What is garbage by then is found soon after.
+    """
+    with _uncollected:
+        return compile(*given)
+
+
+class _Uncollected:
+    """While any thread is within, Python's search for cycles is off, if it was on."""
+
+    def __init__(self) -> None:
+        self._lock, self._within, self._was_on = threading.Lock(), 0, False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._within:
+                self._was_on = gc.isenabled()
+                gc.disable()
+            self._within += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if not self._within and self._was_on:
+                gc.enable()
+
+
+_uncollected = _Uncollected()
 
 
 @cache

@@ -53,21 +53,22 @@ def value_and_slope(kind, y, p, epsilon):
 
     At a kink the derivative is that of the side scikit-learn takes.
     """
+    # Comparisons, not max, which is a function of its own that a first fit would wait for.
     z = p * y
     if kind == LOG_LOSS:
         # log(1 + exp(p)) - y p, without overflow in exp for large |p|. log1p would cost as much as the rest of
         # a row's scalar work together, and differs in a value only by 1e-16.
         e = exp_of_negative(-abs(p))
-        return max(p, 0.0) - z + log(1.0 + e), (1.0 if p > 0.0 else e) / (1.0 + e) - y
+        return (0.0 if p < 0.0 else p) - z + log(1.0 + e), (1.0 if p > 0.0 else e) / (1.0 + e) - y
     if kind == HINGE:
-        return max(0.0, 1.0 - z), -y if z <= 1.0 else 0.0
+        return 1.0 - z if z < 1.0 else 0.0, -y if z <= 1.0 else 0.0
     if kind == PERCEPTRON:
-        return max(0.0, -z), -y if z <= 0.0 else 0.0
+        return -z if z < 0.0 else 0.0, -y if z <= 0.0 else 0.0
     if kind == SQUARED_HINGE:
-        gap = max(0.0, 1.0 - z)
+        gap = 1.0 - z if z < 1.0 else 0.0
         return gap * gap, -2.0 * y * gap
     if kind == MODIFIED_HUBER:
-        gap = max(0.0, 1.0 - z)
+        gap = 1.0 - z if z < 1.0 else 0.0
         return (gap * gap, -2.0 * y * gap) if z >= -1.0 else (-4.0 * z, -4.0 * y)
     error = p - y
     size = abs(error)
@@ -78,7 +79,7 @@ def value_and_slope(kind, y, p, epsilon):
         if size <= epsilon:
             return 0.5 * error * error, error
         return epsilon * (size - 0.5 * epsilon), epsilon * sign
-    excess = max(0.0, size - epsilon)
+    excess = size - epsilon if size > epsilon else 0.0
     if kind == EPSILON_INSENSITIVE:
         return excess, sign if excess > 0.0 else 0.0
     return excess * excess, 2.0 * excess * sign
@@ -88,7 +89,7 @@ def value_and_slope(kind, y, p, epsilon):
 def shared_log_loss(y, p):
     """``log_loss`` in two parts, value + log(factor), and its derivative: many rows can share one logarithm."""
     e = exp_of_negative(-abs(p))
-    return max(p, 0.0) - p * y, 1.0 + e, (1.0 if p > 0.0 else e) / (1.0 + e) - y
+    return (0.0 if p < 0.0 else p) - p * y, 1.0 + e, (1.0 if p > 0.0 else e) / (1.0 + e) - y
 
 
 @kernel

@@ -15,7 +15,7 @@ from daskdml.numerics._settings import Needs, Settings, State
 
 def gradient_settings(settings: Settings) -> Settings:
     """For :func:`gradient_rows`: of what a kernel can be made without, a gradient has the softmax only."""
-    return settings._replace(needs=Needs(settings.needs.softmax, None, None, None, None))
+    return settings._replace(needs=Needs(settings.needs.softmax, True, None, None, None, None))
 
 
 def train_batches(

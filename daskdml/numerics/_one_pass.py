@@ -81,7 +81,7 @@ def sum_one_pass(
             slope = min(max(slope, -MAX_GRADIENT), MAX_GRADIENT)
         total += loss
         value += loss * weight
-        vector_add(X, i, sums, 0, slope * weight)
+        vector_add(X, i, sums, 0, slope * weight, 0.0)
         intercept_sum += slope * weight
         if curved:
             bend = weight * curvature(settings.loss, target, p, slope, settings.epsilon)

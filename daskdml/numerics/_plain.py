@@ -14,7 +14,8 @@ from math import log
 
 import numpy as np
 
-from daskdml.numerics._compiled import fused_part, kernel, part
+from daskdml.numerics._calls import Kernel
+from daskdml.numerics._compiled import fused_part, part
 from daskdml.numerics._losses import LOG_LOSS, shared_log_loss, value_and_slope
 from daskdml.numerics._rows import (
     looks_ahead,
@@ -27,7 +28,7 @@ from daskdml.numerics._rows import (
 )
 from daskdml.numerics._settings import BINARY, L2
 from daskdml.numerics._sgd import MANY_WEIGHTS, SMALL_WITH_MEAN, WEIGHTS_AHEAD, learning_rate, mean_step, scaled_back
-from daskdml.numerics._targets import MAX_GRADIENT
+from daskdml.numerics._targets import clipped
 
 # The logarithm of a product of so many factors between 1 and 2 is taken at once.
 _LARGE = 1e250
@@ -46,7 +47,7 @@ def _settled(rows, before, i, coef, change, squares):
     return np.float64(squares), row_dot(rows, i, coef, 0)
 
 
-@kernel
+@Kernel
 def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_weight, negative_weight, active, totals):
     """The contract of :func:`daskdml.numerics.train_rows`, for the settings :func:`is_plain` allows."""
     coef = state.coef
@@ -92,7 +93,8 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
         if weighted:
             weight *= sample_weight[i]
         eta = learning_rate(settings, t, kept)
-        shrink = max(0.0, 1.0 - eta * ridge)
+        shrink = 1.0 - eta * ridge
+        shrink = shrink if shrink > 0.0 else 0.0
         p = _score(factor, np.float64(score), held, slope * (decay + product), gradient)
         if logistic:
             value, one_plus, gradient = shared_log_loss(target, p)
@@ -103,7 +105,7 @@ def train_rows_plain(rows, y, sample_weight, order, state, settings, positive_we
                 product_of_factors = 1.0
         else:
             value, gradient = value_and_slope(settings.loss, target, p, settings.epsilon)
-            gradient = min(max(gradient, -MAX_GRADIENT), MAX_GRADIENT)
+            gradient = clipped(gradient)
             losses += value
         slope = -eta * weight
         step = slope * gradient

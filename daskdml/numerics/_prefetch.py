@@ -7,7 +7,6 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from daskdml.numerics._sparse import DOTS, SparseRow, Values, one_by_one
 from daskdml.numerics._vectors import Row
@@ -35,8 +34,7 @@ def ask_for(builder: Any, pointer: Any, level: int = _SECOND) -> None:
     builder.call(function, [builder.bitcast(pointer, byte), i32(0), i32(level), i32(1)])
 
 
-@intrinsic
-def dense_prefetch(typingctx, rows, y, order, n):
+def of_dense(typingctx, rows, y, order, n):
     """Start loading the dense rows that come some way after place n of the order, and their targets."""
 
     def codegen(context, builder, signature, args):
@@ -70,8 +68,7 @@ def dense_prefetch(typingctx, rows, y, order, n):
     return types.void(rows, y, order, n), codegen
 
 
-@intrinsic
-def sparse_prefetch(typingctx, rows, y, order, n):
+def of_sparse(typingctx, rows, y, order, n):
     """Start loading the sparse rows that come some way after place n of the order, and their targets."""
 
     def codegen(context, builder, signature, args):
@@ -102,20 +99,20 @@ def sparse_prefetch(typingctx, rows, y, order, n):
     return types.void(rows, y, order, n), codegen
 
 
-@intrinsic
-def sparse_weights_prefetch(typingctx, rows, w, k, i):
-    """Start loading the weights ``w[k]`` that row i names."""
+def of_weights(typingctx, rows, w, i):
+    """Start loading the weights ``w[:, j]`` that row i names."""
 
     def codegen(context, builder, signature, args):
-        row = SparseRow(context, builder, signature.args[0], args[0], args[3], signature.args[3])
+        row = SparseRow(context, builder, signature.args[0], args[0], args[2], signature.args[2])
         weights = Values(context, builder, signature.args[1], args[1])
-        problem = context.cast(builder, args[2], signature.args[2], types.intp)
+        n_problems = cgutils.unpack_tuple(builder, weights.made.shape, 2)[0]
+        with cgutils.for_range(builder, n_problems) as loop:
 
-        def visit(places):
-            for at in places:
-                ask_for(builder, weights.address(problem, row.indices.load(at, to=types.intp)))
+            def visit(places):
+                for at in places:
+                    ask_for(builder, weights.address(loop.index, row.indices.load(at, to=types.intp)))
 
-        row.visit(DOTS, visit)
+            row.visit(DOTS, visit)
         return context.get_dummy_value()
 
-    return types.void(rows, w, k, i), codegen
+    return types.void(rows, w, i), codegen

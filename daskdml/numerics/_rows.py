@@ -1,26 +1,19 @@
-"""Rows of a block as the kernels see them: the same five operations on dense and on CSR rows.
+"""Rows of a block as the kernels see them: the same few operations on dense and on CSR rows.
 
 The kernels are written once against these operations; which implementation they get follows from the type of
-``rows`` when numba compiles them. Sums are reassociated for SIMD, nothing else of fast-math is on: a NaN stays one.
+``rows`` when numba compiles them. Dense rows are worked on in vectors, as what the weights are made of.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
-from numba.extending import overload
+from numba.extending import intrinsic
 
-from daskdml.numerics._prefetch import dense_prefetch, sparse_prefetch, sparse_weights_prefetch
-from daskdml.numerics._sparse import (
-    sparse_add,
-    sparse_dot,
-    sparse_entry,
-    sparse_length,
-    sparse_step,
-)
-from daskdml.numerics._vectors import vector_add, vector_dot, vector_pair, vector_step
+from daskdml.numerics import _prefetch, _sparse, _vectors
 
 # What the operations on rows are compiled with: those that add up, and the others. None is called from C.
 PLAIN = {"error_model": "numpy", "no_cfunc_wrapper": True, "forceinline": True}
@@ -78,23 +71,57 @@ def norms(w, k):
     return squares, absolutes
 
 
-def row_dot(rows, i, w, k):
-    """``w[k] . x_i``."""
+def is_dense(rows) -> bool:
+    """Whether a numba type is that of dense rows."""
+    return rows.instance_class is DenseRows
 
 
-def row_square(rows, i):
+def _of_matrix(define: Callable[..., Any], rows: Any, *others: Any) -> Any:
+    """What is defined for a matrix, for dense rows, which consist of one."""
+    signature, codegen = define(None, rows.types[0], *others)
+
+    def of_rows(context, builder, given, args):
+        return codegen(context, builder, signature, (builder.extract_value(args[0], 0), *args[1:]))
+
+    return signature.return_type(rows, *others), of_rows
+
+
+def _of(dense: Callable[..., Any], sparse: Callable[..., Any], typingctx: Any, rows: Any, *others: Any) -> Any:
+    return _of_matrix(dense, rows, *others) if is_dense(rows) else sparse(typingctx, rows, *others)
+
+
+def _nothing(returns: Any, *kinds: Any) -> Any:
+    """What does nothing."""
+    return returns(*kinds), lambda context, builder, signature, args: context.get_dummy_value()
+
+
+@intrinsic
+def row_dot(typingctx, rows, i, w, k):
+    """``w[k] . x_i``, in the dtype of ``w``."""
+    return _of(_vectors.dot_of, _sparse.dot_of, typingctx, rows, i, w, k)
+
+
+@intrinsic
+def row_square(typingctx, rows, i):
     """``x_i . x_i``."""
+    return _of(_vectors.square_of, _sparse.square_of, typingctx, rows, i)
 
 
-def row_add(rows, i, w, k, c, squares):
+@intrinsic
+def row_add(typingctx, rows, i, w, k, c, squares):
     """``w[k] += c x_i``; returns the sum of squares of ``w[k]`` after, which was ``squares`` before."""
+    return _of(_vectors.add_of, _sparse.add_of, typingctx, rows, i, w, k, c, squares)
 
 
-def looks_ahead(rows, w):
+@intrinsic
+def looks_ahead(typingctx, rows, w):
     """Whether `row_step` leaves the update by the row before for later."""
+    ahead = is_dense(rows)
+    return types.boolean(rows, w), lambda context, builder, signature, args: context.get_constant(types.boolean, ahead)
 
 
-def row_step(rows, earlier, before, i, w, k, waiting, change, squares):
+@intrinsic
+def row_step(typingctx, rows, earlier, before, i, w, k, waiting, change, squares):
     """What row i needs of the weights: the sum of squares of ``w[k]``, a score and a product.
 
     With ``w[k] += change x_before`` done before, the score is ``w[k] . x_i``, and the product is 0.
@@ -103,177 +130,39 @@ def row_step(rows, earlier, before, i, w, k, waiting, change, squares):
     which is known last: of the weights after the update that waited, ``w[k] += waiting x_earlier``, there are
     ``w[k] . x_i`` and ``x_before . x_i``. The first plus ``change`` times the second is the score.
     """
+    given = (earlier, before, i, w, k, waiting, change, squares)
+    return _of(_vectors.step_of, _sparse.step_of, typingctx, rows, *given)
 
 
-def row_pair(rows, before, i, w, a, b, change_a, change_b):
+@intrinsic
+def row_pair(typingctx, rows, before, i, w, a, b, change_a, change_b):
     """``w[a] += change_a x_before``, the same for b; then the scores ``w[a] . x_i`` and ``w[b] . x_i``.
 
     ``b`` may be ``a``, with the same change: it is made once.
     """
+    given = (before, i, w, a, b, change_a, change_b)
+    return _of(_vectors.pair_of, _sparse.pair_of, typingctx, rows, *given)
 
 
-def row_length(rows, i):
+@intrinsic
+def row_length(typingctx, rows, i):
     """How many entries row i holds."""
+    return _of(_vectors.length_of, _sparse.length_of, typingctx, rows, i)
 
 
-def row_entry(rows, i, j):
+@intrinsic
+def row_entry(typingctx, rows, i, j):
     """Entry j of row i: its column and its value."""
+    return _of(_vectors.entry_of, _sparse.entry_of, typingctx, rows, i, j)
 
 
-def rows_prefetch(rows, y, order, n):
+@intrinsic
+def rows_prefetch(typingctx, rows, y, order, n):
     """Start loading rows that come some way after place n of the order, and their targets: all over memory, as rows."""
+    return (_prefetch.of_dense if is_dense(rows) else _prefetch.of_sparse)(typingctx, rows, y, order, n)
 
 
-def weights_prefetch(rows, w, i):
+@intrinsic
+def weights_prefetch(typingctx, rows, w, i):
     """Start loading the weights ``w[:, j]`` that a sparse row i names: scattered over memory, as rows are not."""
-
-
-def is_dense(rows) -> bool:
-    """Whether a numba type is that of dense rows."""
-    return rows.instance_class is DenseRows
-
-
-def in_vectors(rows, w) -> bool:
-    """Whether rows of these numba types are worked on in vectors: dense, and of the dtype of the weights."""
-    if not is_dense(rows):
-        return False
-    X = rows.types[0]
-    return X.dtype == w.dtype and isinstance(w.dtype, types.Float) and X.layout == w.layout == "C"
-
-
-@overload(row_dot, jit_options=SIMD)
-def _row_dot(rows, i, w, k):
-    if in_vectors(rows, w):
-        return lambda rows, i, w, k: vector_dot(rows.X, i, w, k)
-    if is_dense(rows):
-
-        def dense(rows, i, w, k):
-            total = w.dtype.type(0)
-            for j in range(w.shape[1]):
-                total += rows.X[i, j] * w[k, j]
-            return total
-
-        return dense
-
-    return lambda rows, i, w, k: sparse_dot(rows, i, w, k)
-
-
-@overload(row_square, jit_options=SIMD)
-def _row_square(rows, i):
-    if is_dense(rows) and in_vectors(rows, rows.types[0]):
-        return lambda rows, i: vector_dot(rows.X, i, rows.X, i)
-    if is_dense(rows):
-
-        def dense(rows, i):
-            total = 0.0
-            for j in range(rows.X.shape[1]):
-                total += rows.X[i, j] * rows.X[i, j]
-            return total
-
-        return dense
-
-    def csr(rows, i):
-        total = 0.0
-        for j in range(sparse_length(rows, i)):
-            _, value = sparse_entry(rows, i, j)
-            total += value * value
-        return total
-
-    return csr
-
-
-@overload(row_add, jit_options=SIMD)
-def _row_add(rows, i, w, k, c, squares):
-    if in_vectors(rows, w):
-        return lambda rows, i, w, k, c, squares: vector_add(rows.X, i, w, k, c)
-    if is_dense(rows):
-
-        def dense(rows, i, w, k, c, squares):
-            step = w.dtype.type(c)
-            total = w.dtype.type(0)
-            for j in range(w.shape[1]):
-                value = w[k, j] + step * rows.X[i, j]
-                w[k, j] = value
-                total += value * value
-            return total
-
-        return dense
-
-    return lambda rows, i, w, k, c, squares: sparse_add(rows, i, w, k, c, squares)
-
-
-@overload(looks_ahead, jit_options=PLAIN)
-def _looks_ahead(rows, w):
-    ahead = in_vectors(rows, w)
-    return lambda rows, w: ahead
-
-
-@overload(row_step, jit_options=PLAIN)
-def _row_step(rows, earlier, before, i, w, k, waiting, change, squares):
-    # One call each: numba counts references, atomically, for whatever is more than that.
-    if in_vectors(rows, w):
-        return lambda rows, earlier, before, i, w, k, waiting, change, squares: vector_step(
-            rows, earlier, before, i, w, k, waiting, change, squares
-        )
-    if not is_dense(rows):
-        return lambda rows, earlier, before, i, w, k, waiting, change, squares: sparse_step(
-            rows, before, i, w, k, change, squares
-        )
-
-    def dense(rows, earlier, before, i, w, k, waiting, change, squares):
-        if change != 0.0:
-            squares = row_add(rows, before, w, k, change, squares)
-        return np.float64(squares), row_dot(rows, i, w, k), w.dtype.type(0)
-
-    return dense
-
-
-@overload(row_pair, jit_options=PLAIN)
-def _row_pair(rows, before, i, w, a, b, change_a, change_b):
-    if in_vectors(rows, w):
-        return lambda rows, before, i, w, a, b, change_a, change_b: vector_pair(
-            rows.X, before, i, w, a, b, change_a, change_b
-        )
-
-    def one_after_the_other(rows, before, i, w, a, b, change_a, change_b):
-        if change_a != 0.0:
-            row_add(rows, before, w, a, change_a, 0.0)
-        if change_b != 0.0 and b != a:
-            row_add(rows, before, w, b, change_b, 0.0)
-        first = row_dot(rows, i, w, a)
-        return first, first if b == a else row_dot(rows, i, w, b)
-
-    return one_after_the_other
-
-
-@overload(row_length, jit_options=PLAIN)
-def _row_length(rows, i):
-    if is_dense(rows):
-        return lambda rows, i: rows.X.shape[1]
-    return lambda rows, i: sparse_length(rows, i)
-
-
-@overload(row_entry, jit_options=PLAIN)
-def _row_entry(rows, i, j):
-    if is_dense(rows):
-        return lambda rows, i, j: (j, rows.X[i, j])
-    return lambda rows, i, j: sparse_entry(rows, i, j)
-
-
-@overload(rows_prefetch, jit_options=PLAIN)
-def _rows_prefetch(rows, y, order, n):
-    if is_dense(rows):
-        return lambda rows, y, order, n: dense_prefetch(rows, y, order, n)
-    return lambda rows, y, order, n: sparse_prefetch(rows, y, order, n)
-
-
-@overload(weights_prefetch, jit_options=PLAIN)
-def _weights_prefetch(rows, w, i):
-    if is_dense(rows):
-        return lambda rows, w, i: None
-
-    def csr(rows, w, i):
-        for k in range(w.shape[0]):
-            sparse_weights_prefetch(rows, w, k, i)
-
-    return csr
+    return _nothing(types.void, rows, w, i) if is_dense(rows) else _prefetch.of_weights(typingctx, rows, w, i)

@@ -31,6 +31,7 @@ class Needs(NamedTuple):
     """
 
     softmax: bool | None = True
+    independent: bool | None = True  # losses of one problem each
     mean: bool | None = True  # a running mean of the parameters
     lasso: bool | None = True  # the cumulative l1 penalty
     passive: bool | None = True  # the passive-aggressive rules
@@ -113,13 +114,12 @@ def narrowed(settings: Settings) -> Settings:
         return True if used else None
 
     scalar = settings.schedule not in (ADAGRAD, NORMALIZED)
-    # More than is needed in two places: with it LLVM happens to lay out a loop over sparse rows that is faster, by a
-    # tenth for rates of coordinates, by a fifth for a running mean.
     needs = Needs(
-        softmax=where(settings.mode == SOFTMAX or not scalar),
+        softmax=where(settings.mode == SOFTMAX),
+        independent=where(settings.mode != SOFTMAX),
         mean=where(settings.average > 0),
         lasso=where(settings.penalty in (L1, ELASTICNET) and scalar),
-        passive=where(settings.schedule in (PA1, PA2) or settings.average > 0),
+        passive=where(settings.schedule in (PA1, PA2)),
         scales=where(settings.schedule == NORMALIZED),
     )
     return settings._replace(needs=needs)

@@ -14,7 +14,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from daskdml.numerics._compiled import kernel, part
+from daskdml.numerics._calls import Kernel
+from daskdml.numerics._compiled import part
 from daskdml.numerics._rows import PLAIN, SIMD, is_dense, norms, row_add, row_dot, row_square, rows_prefetch
 from daskdml.numerics._settings import (
     INVSCALING,
@@ -145,7 +146,7 @@ def _fold(needed, coef, average_coef, k, factor, lag, scale, squares, absolutes)
     factor[k] = 1.0
 
 
-@kernel
+@Kernel
 def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, negative_weight, active, totals):
     """Visit ``rows`` in ``order``, updating ``state`` in place for the ``active`` of its K problems.
 
@@ -211,7 +212,8 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
             )
             if shrinking:
                 # A step beyond the minimum of the penalty stops at it: weights become 0, not negative.
-                shrink = max(0.0, 1.0 - (1.0 - settings.l1_ratio) * eta * settings.alpha)
+                shrink = 1.0 - (1.0 - settings.l1_ratio) * eta * settings.alpha
+                shrink = shrink if shrink > 0.0 else 0.0
                 factor[k] *= shrink
                 if factor[k] < tiny:
                     _fold(settings.needs.mean, coef, average_coef, k, factor, lag, mean_scale, squares, absolutes)

@@ -13,7 +13,6 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 _CONTRACT = ("contract",)
 # Entries whose arithmetic runs side by side.
@@ -139,8 +138,7 @@ def _add(
     return builder.fadd(squares, builder.fmul(context.cast(builder, c, kind, types.float64), grown))
 
 
-@intrinsic
-def sparse_dot(typingctx, rows, i, w, k):
+def dot_of(typingctx, rows, i, w, k):
     """``w[k] . x_i``, in the dtype of ``w``."""
 
     def codegen(context, builder, signature, args):
@@ -152,8 +150,26 @@ def sparse_dot(typingctx, rows, i, w, k):
     return w.dtype(rows, i, w, k), codegen
 
 
-@intrinsic
-def sparse_add(typingctx, rows, i, w, k, c, squares):
+def square_of(typingctx, rows, i):
+    """``x_i . x_i``, in its dtype, or float64 if that is none of fractions."""
+    dtype = rows.types[0].dtype if isinstance(rows.types[0].dtype, types.Float) else types.float64
+
+    def codegen(context, builder, signature, args):
+        row = SparseRow(context, builder, signature.args[0], args[0], args[1], signature.args[1])
+        totals = zeros(builder, context.get_data_type(dtype), DOTS)
+
+        def visit(places):
+            for total, at in zip(totals, places, strict=False):
+                _, value = row.entry(at, dtype)
+                _grow(builder, total, value, value)
+
+        row.visit(DOTS, visit)
+        return _sum(builder, totals)
+
+    return dtype(rows, i), codegen
+
+
+def add_of(typingctx, rows, i, w, k, c, squares):
     """``w[k] += c x_i``; the sum of squares of ``w[k]`` after, which was ``squares`` before, in float64."""
 
     def codegen(context, builder, signature, args):
@@ -166,28 +182,53 @@ def sparse_add(typingctx, rows, i, w, k, c, squares):
     return types.float64(rows, i, w, k, c, squares), codegen
 
 
-@intrinsic
-def sparse_step(typingctx, rows, before, i, w, k, change, squares):
+def step_of(typingctx, rows, earlier, before, i, w, k, waiting, change, squares):
     """``w[k] += change x_before``; then the sum of its squares, which was ``squares``, ``w[k] . x_i``, and 0."""
 
     def codegen(context, builder, signature, args):
         kinds = signature.args
-        weights = Values(context, builder, kinds[3], args[3])
-        problem = context.cast(builder, args[4], kinds[4], types.intp)
-        total = cgutils.alloca_once_value(builder, context.cast(builder, args[6], squares, types.float64))
-        with builder.if_then(builder.fcmp_unordered("!=", args[5], args[5].type(0.0))):
-            row = SparseRow(context, builder, kinds[0], args[0], args[1], kinds[1])
-            builder.store(_add(context, builder, row, weights, problem, args[5], change, builder.load(total)), total)
-        row = SparseRow(context, builder, kinds[0], args[0], args[2], kinds[2])
+        weights = Values(context, builder, kinds[4], args[4])
+        problem = context.cast(builder, args[5], kinds[5], types.intp)
+        total = cgutils.alloca_once_value(builder, context.cast(builder, args[8], squares, types.float64))
+        with builder.if_then(builder.fcmp_unordered("!=", args[7], args[7].type(0.0))):
+            row = SparseRow(context, builder, kinds[0], args[0], args[2], kinds[2])
+            builder.store(_add(context, builder, row, weights, problem, args[7], change, builder.load(total)), total)
+        row = SparseRow(context, builder, kinds[0], args[0], args[3], kinds[3])
         score = _dot(context, builder, row, weights, problem)
         found = (builder.load(total), score, score.type(0.0))
         return context.make_tuple(builder, signature.return_type, found)
 
-    return types.Tuple((types.float64, w.dtype, w.dtype))(rows, before, i, w, k, change, squares), codegen
+    given = (rows, earlier, before, i, w, k, waiting, change, squares)
+    return types.Tuple((types.float64, w.dtype, w.dtype))(*given), codegen
 
 
-@intrinsic
-def sparse_length(typingctx, rows, i):
+def pair_of(typingctx, rows, before, i, w, a, b, change_a, change_b):
+    """``w[a] += change_a x_before``, the same for b; then ``w[a] . x_i`` and ``w[b] . x_i``.
+
+    ``b`` may be ``a``, with the same change: it is made once.
+    """
+
+    def codegen(context, builder, signature, args):
+        kinds = signature.args
+        weights = Values(context, builder, kinds[3], args[3])
+        problems = [context.cast(builder, args[n], kinds[n], types.intp) for n in (4, 5)]
+        two = builder.icmp_signed("!=", *problems)
+        last, row = (SparseRow(context, builder, kinds[0], args[0], args[n], kinds[n]) for n in (1, 2))
+        for n, also in ((6, None), (7, two)):
+            moves = builder.fcmp_unordered("!=", args[n], args[n].type(0.0))
+            with builder.if_then(moves if also is None else builder.and_(moves, also)):
+                given = (args[n], kinds[n], ir.DoubleType()(0.0))
+                _add(context, builder, last, weights, problems[n - 6], *given)
+        first = _dot(context, builder, row, weights, problems[0])
+        second = cgutils.alloca_once_value(builder, first)
+        with builder.if_then(two):
+            builder.store(_dot(context, builder, row, weights, problems[1]), second)
+        return context.make_tuple(builder, signature.return_type, (first, builder.load(second)))
+
+    return types.UniTuple(w.dtype, 2)(rows, before, i, w, a, b, change_a, change_b), codegen
+
+
+def length_of(typingctx, rows, i):
     """How many entries row i holds."""
 
     def codegen(context, builder, signature, args):
@@ -197,8 +238,7 @@ def sparse_length(typingctx, rows, i):
     return types.intp(rows, i), codegen
 
 
-@intrinsic
-def sparse_entry(typingctx, rows, i, j):
+def entry_of(typingctx, rows, i, j):
     """Entry j of row i: its column and its value."""
     dtype = rows.types[0].dtype
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import log
 
-from daskdml.numerics._compiled import part
+from daskdml.numerics._compiled import inner_part, part
 from daskdml.numerics._exponential import exp_of_negative
 from daskdml.numerics._losses import LOG_LOSS, value_and_slope
 from daskdml.numerics._settings import BINARY, ONE_VERSUS_ALL, REGRESSION
@@ -36,12 +36,20 @@ def problem_weight(mode, y, k, first_class, positive_weight, negative_weight):
     return positive_weight[int(y)]
 
 
+@inner_part
+def clipped(slope):
+    """A slope within what a step can take; NaN stays NaN."""
+    # Comparisons, not min and max, each of which is a function that a first fit would wait for.
+    slope = -MAX_GRADIENT if slope < -MAX_GRADIENT else slope
+    return MAX_GRADIENT if slope > MAX_GRADIENT else slope
+
+
 @part
 def independent_gradient(settings, y, score, k):
     """Value and clipped derivative of problem ``k``'s loss."""
     target = problem_target(settings.mode, settings.loss, y, k + settings.first_class)
     value, gradient = value_and_slope(settings.loss, target, score, settings.epsilon)
-    return value, min(max(gradient, -MAX_GRADIENT), MAX_GRADIENT)
+    return value, clipped(gradient)
 
 
 @part
@@ -51,7 +59,7 @@ def softmax_gradient(needed, scores, y, gradients):
         return 0.0
     top = scores[0]
     for k in range(1, scores.shape[0]):
-        top = max(top, scores[k])
+        top = scores[k] if scores[k] > top else top
     total = 0.0
     for k in range(scores.shape[0]):
         gradients[k] = exp_of_negative(scores[k] - top)

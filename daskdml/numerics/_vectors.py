@@ -5,6 +5,10 @@ score. The loops that LLVM makes of a plain sum add up in three stages one after
 single numbers) because the length of a row is no multiple of theirs: 25 ns for 100 features. Here the stages run
 side by side and meet in one tree of additions: half of that. How many lanes a vector has is the same everywhere, and
 the compiler splits it as the processor needs; so sums are the same on all of them but for fused multiplications.
+
+What stands here without a name for compiled code is put together in :mod:`daskdml.numerics._rows`: functions that say
+of numba's types what they return, and how that is computed. As functions of Python's that call such, each would be
+compiled by itself first, for the thirtieth part of a second.
 """
 
 from __future__ import annotations
@@ -31,13 +35,22 @@ _CONTRACT = ("contract",)
 
 
 class Row:
-    """Row ``i`` of an array of two dimensions as the code generator sees it."""
+    """Row ``i`` of an array of two dimensions as the code generator sees it.
 
-    def __init__(self, context: Any, builder: Any, kind: Any, array: Any, index: Any, index_kind: Any):
+    Its numbers are those of the array, or as they are read become those of ``dtype``.
+    """
+
+    def __init__(
+        self, context: Any, builder: Any, kind: Any, array: Any, index: Any, index_kind: Any, dtype: Any = None
+    ):
+        if kind.layout != "C":
+            raise TypeError(f"rows must be C-contiguous, and {kind} is not: make them so with np.ascontiguousarray")
         self.builder = builder
         made = context.make_array(kind)(context, builder, array)
         self.number = context.get_data_type(kind.dtype)
         self.itemsize = context.get_abi_sizeof(self.number)
+        self._turn = None if dtype in (None, kind.dtype) else _turned(builder, kind.dtype, dtype)
+        self._becomes = None if dtype is None else context.get_data_type(dtype)
         stride = cgutils.unpack_tuple(builder, made.strides, kind.ndim)[0]
         self.length = cgutils.unpack_tuple(builder, made.shape, kind.ndim)[1]
         at = builder.mul(context.cast(builder, index, index_kind, types.intp), stride)
@@ -50,10 +63,23 @@ class Row:
         return self.builder.bitcast(at, ir.VectorType(self.number, lanes).as_pointer())
 
     def load(self, place: Any, lanes: int) -> Any:
-        return self.builder.load(self.address(place, lanes), align=self.itemsize)
+        value = self.builder.load(self.address(place, lanes), align=self.itemsize)
+        return value if self._turn is None else self._turn(value, ir.VectorType(self._becomes, lanes))
+
+    def entry(self, place: Any) -> Any:
+        return self.builder.load(self.builder.gep(self.start, [place]))
 
     def store(self, value: Any, place: Any, lanes: int) -> None:
         self.builder.store(value, self.address(place, lanes), align=self.itemsize)
+
+
+def _turned(builder: Any, kind: Any, dtype: Any) -> Any:
+    """What makes vectors of one kind of number those of another."""
+    if not isinstance(dtype, types.Float) or not isinstance(kind, types.Float | types.Integer):
+        raise TypeError(f"rows of {kind} cannot be worked on as {dtype}")
+    if isinstance(kind, types.Integer):
+        return builder.sitofp if kind.signed else builder.uitofp
+    return builder.fpext if kind.bitwidth < dtype.bitwidth else builder.fptrunc
 
 
 class _Sum:
@@ -134,23 +160,41 @@ def _splat(builder: Any, value: Any, lanes: int) -> Any:
 
 
 def _dot(builder: Any, x: Row, weights: Row) -> Any:
-    total = _Sum(builder, x.number, VECTOR_BYTES // x.itemsize)
+    total = _Sum(builder, weights.number, VECTOR_BYTES // weights.itemsize)
     for n, place, lanes in _visit(builder, weights.length, total.lanes, _CHAINS):
         total.add_product(n, lanes, x.load(place, lanes), weights.load(place, lanes))
     return total.total()
 
 
-@intrinsic
-def vector_dot(typingctx, X, i, w, k):
-    """``w[k] . X[i]`` of arrays of one dtype, contiguous along rows."""
+def dot_of(typingctx, X, i, w, k):
+    """``w[k] . X[i]``, in the dtype of ``w``."""
 
     def codegen(context, builder, signature, args):
         x_kind, i_kind, w_kind, k_kind = signature.args
-        x = Row(context, builder, x_kind, args[0], args[1], i_kind)
+        x = Row(context, builder, x_kind, args[0], args[1], i_kind, w.dtype)
         weights = Row(context, builder, w_kind, args[2], args[3], k_kind)
         return _dot(builder, x, weights)
 
     return w.dtype(X, i, w, k), codegen
+
+
+vector_dot = intrinsic(dot_of)
+
+
+def square_of(typingctx, X, i):
+    """``X[i] . X[i]``, in their dtype, or float64 if it is none of fractions."""
+    dtype = X.dtype if isinstance(X.dtype, types.Float) else types.float64
+
+    def codegen(context, builder, signature, args):
+        x = Row(context, builder, X, args[0], args[1], signature.args[1], dtype)
+        number = context.get_data_type(dtype)
+        total = _Sum(builder, number, VECTOR_BYTES // context.get_abi_sizeof(number))
+        for n, place, lanes in _visit(builder, x.length, total.lanes, _CHAINS):
+            features = x.load(place, lanes)
+            total.add_product(n, lanes, features, features)
+        return total.total()
+
+    return dtype(X, i), codegen
 
 
 @intrinsic
@@ -171,39 +215,40 @@ def vector_weighted_square(typingctx, X, i, w, k):
     return w.dtype(X, i, w, k), codegen
 
 
-@intrinsic
-def vector_add(typingctx, X, i, w, k, c):
-    """``w[k] += c X[i]`` of arrays of one dtype, contiguous along rows; the sum of squares of ``w[k]`` after."""
+def add_of(typingctx, X, i, w, k, c, squares):
+    """``w[k] += c X[i]``; the sum of squares of ``w[k]`` after, in its dtype. What it was before is not asked for."""
 
     def codegen(context, builder, signature, args):
-        x_kind, i_kind, w_kind, k_kind, c_kind = signature.args
-        x = Row(context, builder, x_kind, args[0], args[1], i_kind)
+        x_kind, i_kind, w_kind, k_kind, c_kind, _ = signature.args
+        x = Row(context, builder, x_kind, args[0], args[1], i_kind, w.dtype)
         weights = Row(context, builder, w_kind, args[2], args[3], k_kind)
         step = context.cast(builder, args[4], c_kind, w_kind.dtype)
-        squares = _Sum(builder, x.number, VECTOR_BYTES // x.itemsize)
-        for n, place, lanes in _visit(builder, weights.length, squares.lanes, _CHAINS):
+        sums = _Sum(builder, weights.number, VECTOR_BYTES // weights.itemsize)
+        for n, place, lanes in _visit(builder, weights.length, sums.lanes, _CHAINS):
             moved = builder.fmul(_splat(builder, step, lanes), x.load(place, lanes), flags=_CONTRACT)
             value = builder.fadd(weights.load(place, lanes), moved, flags=_CONTRACT)
             weights.store(value, place, lanes)
-            squares.add_product(n, lanes, value, value)
-        return squares.total()
+            sums.add_product(n, lanes, value, value)
+        return sums.total()
 
-    return w.dtype(X, i, w, k, c), codegen
+    return w.dtype(X, i, w, k, c, squares), codegen
 
 
-@intrinsic
-def vector_step(typingctx, rows, earlier, before, i, w, k, waiting, change, squares):
+vector_add = intrinsic(add_of)
+
+
+def step_of(typingctx, X, earlier, before, i, w, k, waiting, change, squares):
     """``w[k] += waiting x_earlier``; then the sum of squares of ``w[k]``, ``w[k] . x_i`` and ``x_before . x_i``.
 
-    Of arrays of one dtype, contiguous along rows. Without a ``change`` by the row before, nobody asks for the last of
+    Without a ``change`` by the row before, nobody asks for the last of
     the three; where nothing waits the weights and their ``squares`` stay what they are, even if the row holds a NaN.
     """
 
     def codegen(context, builder, signature, args):
         kinds = signature.args
-        X = builder.extract_value(args[0], 0)
         last, this, following = (
-            Row(context, builder, rows.types[0], X, row, kind) for row, kind in zip(args[1:4], kinds[1:4], strict=True)
+            Row(context, builder, X, args[0], row, kind, w.dtype)
+            for row, kind in zip(args[1:4], kinds[1:4], strict=True)
         )
         weights = Row(context, builder, kinds[4], args[4], args[5], kinds[5])
         square = cgutils.alloca_once_value(builder, context.cast(builder, args[8], squares, types.float64))
@@ -214,26 +259,30 @@ def vector_step(typingctx, rows, earlier, before, i, w, k, waiting, change, squa
             with then:
                 builder.store(_dot(builder, following, weights), score)
             with otherwise:
-                # Weights plus nothing times themselves are the weights, without a branch to be foreseen.
-                last.start = builder.select(settled, weights.start, last.start)
                 step = context.cast(builder, args[6], kinds[6], w.dtype)
-                sums = _step(builder, last, this, following, weights, step)
+                sums = _step(builder, last, this, following, weights, step, settled)
                 builder.store(context.cast(builder, sums[0], w.dtype, types.float64), square)
                 builder.store(sums[1], score)
                 builder.store(sums[2], product)
         found = [builder.load(value) for value in (square, score, product)]
         return context.make_tuple(builder, signature.return_type, found)
 
-    given = (rows, earlier, before, i, w, k, waiting, change, squares)
+    given = (X, earlier, before, i, w, k, waiting, change, squares)
     return types.Tuple((types.float64, w.dtype, w.dtype))(*given), codegen
 
 
-def _step(builder: Any, last: Row, this: Row, following: Row, weights: Row, step: Any) -> list[Any]:
+def _step(builder: Any, last: Row, this: Row, following: Row, weights: Row, step: Any, settled: Any) -> list[Any]:
+    if alike := last.start.type == weights.start.type:
+        # Weights plus nothing times themselves are the weights, without a branch to be foreseen.
+        last.start = builder.select(settled, weights.start, last.start)
     lanes = STEP_BYTES // weights.itemsize
     squares, score, product = (_Sum(builder, weights.number, lanes, _STEP_CHAINS) for _ in range(3))
     for n, place, width in _visit(builder, weights.length, lanes, _STEP_TOGETHER):
         moved = builder.fmul(_splat(builder, step, width), last.load(place, width), flags=_CONTRACT)
-        value = builder.fadd(weights.load(place, width), moved, flags=_CONTRACT)
+        old = weights.load(place, width)
+        value = builder.fadd(old, moved, flags=_CONTRACT)
+        if not alike:
+            value = builder.select(settled, old, value)
         weights.store(value, place, width)
         features = following.load(place, width)
         squares.add_product(n, width, value, value)
@@ -242,26 +291,26 @@ def _step(builder: Any, last: Row, this: Row, following: Row, weights: Row, step
     return [squares.total(), score.total(), product.total()]
 
 
-@intrinsic
-def vector_pair(typingctx, X, before, i, w, a, b, change_a, change_b):
+def pair_of(typingctx, X, before, i, w, a, b, change_a, change_b):
     """``w[a] += change_a x_before``, the same for b; then ``w[a] . x_i`` and ``w[b] . x_i``.
 
-    Of arrays of one dtype, contiguous along rows. ``b`` may be ``a``: then both changes must be the same, and are made
+    ``b`` may be ``a``: then both changes must be the same, and are made
     once. A row stays as it is where its change is 0, even if the other row holds a NaN.
     """
 
     def codegen(context, builder, signature, args):
         kinds = signature.args
         this, following = (
-            Row(context, builder, kinds[0], args[0], row, kind) for row, kind in zip(args[1:3], kinds[1:3], strict=True)
+            Row(context, builder, X, args[0], row, kind, w.dtype)
+            for row, kind in zip(args[1:3], kinds[1:3], strict=True)
         )
         both = [
             Row(context, builder, kinds[3], args[3], row, kind) for row, kind in zip(args[4:6], kinds[4:6], strict=True)
         ]
         steps = [context.cast(builder, step, kind, w.dtype) for step, kind in zip(args[6:], kinds[6:], strict=True)]
         moves = [builder.fcmp_unordered("!=", step, step.type(0.0)) for step in steps]
-        lanes = PAIR_BYTES // this.itemsize
-        sums = [_Sum(builder, this.number, lanes, _PAIR_CHAINS) for _ in both]
+        lanes = PAIR_BYTES // both[0].itemsize
+        sums = [_Sum(builder, both[0].number, lanes, _PAIR_CHAINS) for _ in both]
         for n, place, width in _visit(builder, following.length, lanes, _PAIR_TOGETHER):
             learnt, features = this.load(place, width), following.load(place, width)
             # All weights are read before one is written: the two rows may be the same.
@@ -274,3 +323,23 @@ def vector_pair(typingctx, X, before, i, w, a, b, change_a, change_b):
         return context.make_tuple(builder, signature.return_type, [total.total() for total in sums])
 
     return types.UniTuple(w.dtype, 2)(X, before, i, w, a, b, change_a, change_b), codegen
+
+
+def length_of(typingctx, X, i):
+    """How many entries row i holds: all of them."""
+
+    def codegen(context, builder, signature, args):
+        return Row(context, builder, X, args[0], args[1], signature.args[1]).length
+
+    return types.intp(X, i), codegen
+
+
+def entry_of(typingctx, X, i, j):
+    """Entry j of row i: its column, and its value."""
+
+    def codegen(context, builder, signature, args):
+        row = Row(context, builder, X, args[0], args[1], signature.args[1])
+        place = context.cast(builder, args[2], signature.args[2], types.uintp)
+        return context.make_tuple(builder, signature.return_type, (place, row.entry(place)))
+
+    return types.Tuple((types.uintp, X.dtype))(X, i, j), codegen

@@ -15,7 +15,7 @@ from numba import cuda
 from daskdml.numerics._losses import value_and_slope
 from daskdml.numerics._sgd import learning_rate
 from daskdml.numerics._shuffle import batch_row
-from daskdml.numerics._targets import independent_gradient, problem_target, problem_weight, softmax_gradient
+from daskdml.numerics._targets import clipped, independent_gradient, problem_target, problem_weight, softmax_gradient
 
 
 def on_device(function: Any, **parts: Any) -> Any:
@@ -32,7 +32,10 @@ def _exp(x):
 
 _value_and_slope = on_device(value_and_slope, exp_of_negative=_exp)
 row_gradient = on_device(
-    independent_gradient, value_and_slope=_value_and_slope, problem_target=on_device(problem_target)
+    independent_gradient,
+    value_and_slope=_value_and_slope,
+    problem_target=on_device(problem_target),
+    clipped=on_device(clipped),
 )
 softmax_row = on_device(softmax_gradient, exp_of_negative=_exp)
 class_weight = on_device(problem_weight)
