@@ -17,7 +17,8 @@ from daskdml.numerics import turn
 _TILE_BYTES = 2**20
 _LEAST_ROWS = 64
 _ODD = 16
-# From so many values on: for fewer the code is not worth being loaded, or made.
+# From rows of so many values on: for fewer the code is not worth being loaded, or made. Not from so many at once, since
+# readers bring columns a few at a time.
 _COMPILED = 2**20
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _NARROW = tuple(np.dtype(t) for t in ("bool", "int8", "uint8", "int16", "uint16", "float16"))
@@ -186,7 +187,7 @@ def _gather(frame: pd.DataFrame, out: np.ndarray) -> None:
 def rows_of(columns: Sequence[np.ndarray | pa.Array], out: np.ndarray, first: int = 0) -> None:
     """Write columns of any numbers into ``out``, C-contiguous and of so many rows, side by side from ``first`` on.
 
-    Where many values are of the dtype of ``out`` already, compiled code does it.
+    Where they are of the dtype of ``out`` already, and that is large, compiled code does it.
 
     Examples
     --------
@@ -195,7 +196,7 @@ def rows_of(columns: Sequence[np.ndarray | pa.Array], out: np.ndarray, first: in
     >>> out.tolist()
     [[1.0, 3.5], [2.0, 4.5]]
     """
-    if len(out) * len(columns) >= _COMPILED and (places := _addresses(columns, out)) is not None:
+    if out.size >= _COMPILED and (places := _addresses(columns, out)) is not None:
         turn(places, out, first)
         return
     # Pieces of all columns, one below the other, then turned: written to where it belongs at once, each value would

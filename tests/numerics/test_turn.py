@@ -95,3 +95,15 @@ def test_rows_are_made_in_memory_that_an_earlier_block_had():
         # Too small to be worth it.
         assert empty_rows(2, 2, np.float32).base is None
     assert empty_rows(2**20, 2, np.float32).base is None
+
+
+def test_columns_of_many_rows_are_turned_however_few_come_at_once(monkeypatch):
+    """A reader brings them sixteen at a time, of row groups of any size."""
+    turned = []
+    monkeypatch.setattr(_decode, "turn", lambda places, out, first: turned.append((len(places), first)))
+    out = np.empty((_decode._COMPILED // 8, 8))
+    rows_of([np.ones(len(out))] * 2, out, 4)
+    assert turned == [(2, 4)]
+    rows_of([np.ones(len(out) - 1)] * 2, out[1:], 4)
+    assert turned == [(2, 4)]
+    np.testing.assert_array_equal(out[1:, 4:6], 1.0)
