@@ -23,7 +23,8 @@ WHY = {
     "hinge": "most rows change nothing, and scikit-learn does nothing for them; 8 times would be what two threads read",
     "CSR": "in order, with few changes, a row of scikit-learn's takes 170 ns; ours waits for its 39 weights, anywhere "
     "in 4 MB, and two threads share the cache",
-    "workers": "two threads read only so much faster than one; scheduler and driver share the two processors",
+    "workers": "two threads that only read rows, in that order, are {:.2f} times as fast as one worker; scheduler and "
+    "driver share the two processors",
     "first epoch": "decoding, training and writing the cache share two processors: of decoding and training alone one "
     "could expect {:.0%}",
     "later epochs": "of the last epoch, replicas were computing for {:.0%}",
@@ -81,12 +82,10 @@ def _workers(full: bool) -> Iterator[Line]:
             yield Line(f"{name}: of a plain loop on 2 threads", 0.7, loop / two, "%")
         if theirs:
             yield Line(f"{name}: scikit-learn's SGD on one core", 4.0 if sparse else 8.0, theirs / two, why=why)
-        reads = [seconds[f"reading the values, threads: {n}"] for n in (1, 2)]
-        allowed = reads[0] / reads[1]
-        # Rows in order are read one after the other: no more can be had than memory gives two threads that only read.
-        wanted = min(1.7, allowed) if "in order" in name else 1.7
-        why = WHY["workers"] + f"; here two threads read {allowed:.2f} times as fast as one"
-        yield Line(f"{name}: two workers beside one, as memory allows", wanted, one / two, why=why)
+        # No more can be had than two threads read, rows in that order, that do nothing else.
+        reads = seconds["reading rows in that order, threads: 2"]
+        why = WHY["workers"].format(one / reads)
+        yield Line(f"{name}: two workers beside one, as memory allows", min(1.7, one / reads), one / two, why=why)
 
 
 def _races(full: bool) -> Iterator[Line]:

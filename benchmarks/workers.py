@@ -3,8 +3,9 @@
 Dense rows (100 float32 features) and sparse ones (39 nonzeros of 2^20 columns) lie in the block caches of the workers;
 an epoch is that of a fit by ``Averaging``, after the first, as its history tells. In turn with the fits, on the same
 rows: an epoch of a per-row loop of a few lines, compiled by numba, on one thread and on two, each with weights of its
-own and half of the rows; scikit-learn's SGD on one core; and the sum of all values, by one thread and by two, which is
-what the memory allows. Workers are processes of one thread, or one process of two.
+own and half of the rows; scikit-learn's SGD on one core; the sum of all values, by one thread and by two; and of each
+row its square, in the order in which the kernels take them and asked for ahead as they do, by one and by two: that is
+what the memory allows who reads rows so. Workers are processes of one thread, or one process of two.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import SGDClassifier as Plain
 
 from benchmarks._measure import keep, median, table
-from benchmarks.kernels import seconds_of_a_pass
+from benchmarks.kernels import read_dense_rows, read_rows, seconds_of_a_pass
+from daskdml.numerics import as_rows, row_order
 
 BLOCKS, EPOCHS = 16, 12
 ONE, TWO, THREADS = "daskdml, 1 worker", "daskdml, 2 workers", "daskdml, 1 worker of 2 threads"
 CLUSTERS = {ONE: (1, 1), TWO: (2, 1), THREADS: (1, 2)}
 SKLEARN, LOOP, READ = "scikit-learn, 1 core", "plain loop, threads: {}", "reading the values, threads: {}"
+ROWS = "reading rows in that order, threads: {}"
 CAPTION = "million rows a second by side and case"
 
 
@@ -148,6 +151,15 @@ def read_seconds(pool: ThreadPoolExecutor, threads: int, X: Any) -> float:
     return threaded(pool, threads, lambda k: total(parts[k]))
 
 
+def rows_seconds(pool: ThreadPoolExecutor, threads: int, X: Any, y: np.ndarray, shuffle: bool) -> float:
+    """Of reading a block after the other, the rows of each in the order of a kernel."""
+    rows, read = as_rows(X), read_rows if sp.issparse(X) else read_dense_rows
+    edges = np.linspace(0, len(y), BLOCKS + 1).astype(np.int32)
+    orders = [low + row_order(high - low, 1 if shuffle else None) for low, high in zip(edges, edges[1:], strict=False)]
+    parts = [np.concatenate(orders[k::threads]) for k in range(threads)]
+    return threaded(pool, threads, lambda k: read(rows, y, parts[k]))
+
+
 def fit_seconds(client: Any, rows: Rows, replicas: int, params: dict[str, Any], epochs: int) -> list[float]:
     """Seconds of the epochs after the first."""
     from daskdml import Averaging
@@ -211,6 +223,8 @@ def measure(
                 found[LOOP.format(threads)] = median(times)
             times = [read_seconds(pool, threads, X) for _ in range(EPOCHS if turn else 1)]
             found[READ.format(threads)] = median(times)
+            times = [rows_seconds(pool, threads, X, y, shuffle) for _ in range(EPOCHS if turn else 1)]
+            found[ROWS.format(threads)] = median(times)
         if turn:
             found[SKLEARN] = seconds_of_a_pass(Plain, X, y, 2, **params)
             for side, one in found.items():
@@ -227,11 +241,13 @@ def text(figures: dict[str, Any]) -> str:
             rate = [f"{1e3 * s:.1f}", f"{case['rows'] / s / 1e6:.1f}", f"{case['nbytes'] / s / 1e9:.1f}"]
             of = [f"{at[two] / s:.0%}" if two in at else "", f"{at[SKLEARN] / s:.1f}"]
             lines.append([case["case"], side, *rate, *of])
-        read = at[READ.format(1)] / at[READ.format(2)]
+        read, alone = at[READ.format(1)] / at[READ.format(2)], at[ROWS.format(1)] / at[ONE]
+        in_order = at[ROWS.format(1)] / at[ROWS.format(2)]
         best = min(at[TWO], at[THREADS])
         verdict = f"{case['case']}: two workers are {at[ONE] / at[TWO]:.2f} times as fast as one"
         verdict += f" (two threads of one, {at[ONE] / at[THREADS]:.2f})"
-        verdict += f"; two threads read {read:.2f} times as fast as one"
+        verdict += f"; two threads read {read:.2f} times as fast as one, rows in that order {in_order:.2f} times; one"
+        verdict += f" worker is at {alone:.0%} of what one thread reads so"
         if two in at:
             verdict += f", and run the plain loop {at[LOOP.format(1)] / at[two]:.2f} times as fast"
             verdict += f". Of that loop on two threads, two workers reach {at[two] / at[TWO]:.0%}; wanted 70%"

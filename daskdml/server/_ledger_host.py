@@ -52,6 +52,7 @@ class LedgerHost:
         self._heard = _Heard()
         self._changed = asyncio.Condition()
         self._told = asyncio.Event()
+        self._advanced = asyncio.Event()
         self._directory: Directory | None = None
         self._known: set[int] = set()
 
@@ -101,24 +102,28 @@ class LedgerHost:
         if len(self._heard.reports) < _MOST_NEWS:
             self._heard.reports.append((ticket, report))
         self._told.set()
+        if ledger.minimum > before or ledger.over:
+            self._advanced.set()
         # Who waits, waits for the slowest lane; besides that a ticket done can free another one for one helper. Were
         # all woken each time, the work here would grow with the square of the number of runners.
         await self._wake(all_of_them=ledger.minimum > before or ledger.over)
         return first
 
-    async def news(self, number: int, wait: float) -> News:
-        """Reports from ``number`` on, of which those before are forgotten; waits a while where there are none."""
+    async def news(self, number: int, wait: float, gather: float = 0.0) -> News:
+        """Reports from ``number`` on, of which those before are forgotten; waits a while where there are none.
+
+        Where there are, it waits for more, for up to ``gather`` seconds, but not once the slowest lane is further.
+        """
         heard = self._heard
         forget = max(0, number - heard.first)
         del heard.reports[:forget]
         heard.first += forget
         if not heard.reports:
             self._told.clear()
-            try:
-                async with asyncio.timeout(wait):
-                    await self._told.wait()
-            except TimeoutError:
-                pass
+            await _within(wait, self._told)
+        if heard.reports:
+            await _within(gather, self._advanced)
+        self._advanced.clear()
         return News(list(heard.reports), self._books().minimum, heard.first + len(heard.reports))
 
     async def open(self, epoch: int, first_clock: int, clocks: int) -> None:
@@ -180,3 +185,12 @@ class LedgerHost:
                 self._changed.notify_all()
             else:
                 self._changed.notify()
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for an event, but no longer than that."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

@@ -222,9 +222,9 @@ class Group:
             (self._closed_after,) = args
         return self._asked(lambda: self._ledger, method, *args)
 
-    def news(self, wait: float) -> News:
-        """Reports of what was done since this was last called."""
-        news = self._asked(lambda: self._ledger, "news", self._heard, wait)
+    def news(self, wait: float, gather: float = 0.0) -> News:
+        """Reports of what was done since this was last called; ``gather``: seconds to wait for more than the first."""
+        news = self._asked(lambda: self._ledger, "news", self._heard, wait, gather)
         self._heard = news.number
         return news
 

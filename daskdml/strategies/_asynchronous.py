@@ -47,6 +47,10 @@ logger = logging.getLogger("daskdml")
 
 # Seconds the driver waits at the ledger for news: after so many it notices a loss when nothing else does.
 _NEWS = 0.1
+# Each report by itself would cost the driver a message; so it hears of all lanes together, or after so many seconds.
+_GATHER = 0.05
+# Between two looks at which workers there are, for which the scheduler is asked.
+_TEND = 0.05
 # Seconds it waits for reports of what the shards have: those that a lost worker had not told are lost with it.
 _UNHEARD = 0.3
 # New starts of a fit from a snapshot, after all copies of a shard were lost, before it gives up.
@@ -392,6 +396,7 @@ class AsynchronousFit:
     def _follow(self) -> None:
         """Hear what was done, tell it on, and mend what was lost, until a reason to end."""
         behind_since: float | None = None
+        tended = time.monotonic()
         if self._reason is None:
             self._catch_up()
         while self._reason is None:
@@ -403,7 +408,9 @@ class AsynchronousFit:
             while self._reason is None and (self._complete(self._emitted) or (given_up and late)):
                 late = False
                 self._tell(self._emitted)
-            self._tend()
+            if time.monotonic() - tended >= _TEND:
+                self._tend()
+                tended = time.monotonic()
 
     def _catch_up(self) -> None:
         """Do what was to be done when a fit was broken off between the end of an epoch and the next."""
@@ -416,7 +423,7 @@ class AsynchronousFit:
 
     def _hear(self, wait: float) -> None:
         assert self._group is not None
-        news = self._group.news(wait)
+        news = self._group.news(wait, _GATHER)
         self._minimum = max(self._minimum, news.minimum)
         for ticket, part in news.done:
             self._note(ticket, part)
