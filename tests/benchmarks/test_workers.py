@@ -7,7 +7,20 @@ import pytest
 from scipy import sparse
 
 from benchmarks import workers
-from benchmarks.workers import LOOPS, ONE, READ, SKLEARN, THREADS, TWO, Rows, loop_seconds, read_seconds, text
+from benchmarks.workers import (
+    LOOPS,
+    ONE,
+    READ,
+    ROWS,
+    SKLEARN,
+    THREADS,
+    TWO,
+    Rows,
+    loop_seconds,
+    read_seconds,
+    rows_seconds,
+    text,
+)
 
 
 @pytest.mark.parametrize("is_sparse", [False, True], ids=["dense", "sparse"])
@@ -40,6 +53,7 @@ def test_threads_share_the_work():
 
 def test_what_is_wanted_is_said_beside_what_was_seen():
     seconds = {ONE: 2.0, TWO: 1.0, THREADS: 1.1, SKLEARN: 9.0, READ.format(1): 0.2, READ.format(2): 0.1}
+    seconds |= {ROWS.format(1): 1.5, ROWS.format(2): 0.5}
     case = {
         "case": "CSR, log_loss, shuffled",
         "rows": 10,
@@ -48,4 +62,18 @@ def test_what_is_wanted_is_said_beside_what_was_seen():
     }
     told = text({"cases": [case]})
     assert "two workers are 2.00 times as fast as one" in told
+    assert "rows in that order 3.00 times; one worker is at 75% of what one thread reads so" in told
     assert "9.0 times the speed; wanted 4" in told
+
+
+@pytest.mark.parametrize("is_sparse", [False, True])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_each_row_is_read_once(monkeypatch, is_sparse, shuffle):
+    X, y = Rows(320, is_sparse).here()
+    seen = []
+    for name in ("read_rows", "read_dense_rows"):
+        monkeypatch.setattr(workers, name, lambda rows, y, order: seen.append(order))
+    with ThreadPoolExecutor(2) as pool:
+        rows_seconds(pool, 2, X, y, shuffle)
+    assert sorted(np.concatenate(seen).tolist()) == list(range(320))
+    assert all((np.diff(order) > 0).all() != shuffle for order in seen)
