@@ -14,6 +14,7 @@ from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.typing import Key
 
+from daskdml.data._parquet import read_by_rows
 from daskdml.data._zarr import chunked, is_stored
 
 # Blocks that share upstream work may still be made separately, where that repeats less than this much of it.
@@ -237,7 +238,7 @@ def run(nodes: Mapping[Key, GraphNode], values: dict[Key, Any], outputs: Sequenc
     for node in nodes.values():
         uses.update(node.dependencies)
     for key, node in nodes.items():
-        values[key] = node(_read_faster(node, values))
+        values[key] = read_by_rows(node)(_read_faster(node, values))
         for dependency in node.dependencies:
             uses[dependency] -= 1
             if not uses[dependency]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,16 +13,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from daskdml.data import empty_rows, rows_of
+from daskdml.data import MANY_COLUMNS, parquet_batches, parquet_rows
 from daskdml.io._errors import InputError, unknown_name
 from daskdml.io._table import Table, part_bytes
 
-# Decoded at a time, where rows are wanted: columns whose values fill lines of cache in a row, and of them what the
-# cache holds. Of all columns at once, each has its file's bytes, its dictionary and a page in memory: three times as
-# much as the values, and in a fresh process the system takes longer to find it than decoding takes.
-_COLUMNS, _BATCH_BYTES = 16, 12 * 2**20
-# From so many columns of one type on, side by side, rows are wanted.
-_MANY = 8
 # Row groups, for so many replicas to have something to do.
 _FEW = 8
 _HIVE = re.compile(r"^([^=/]+)=([^=/]*)$")
@@ -89,20 +82,7 @@ def load_slice(part: Slice, schema: pa.Schema, only: tuple[str, ...] | None = No
 def _table(file: pq.ParquetFile, part: Slice, columns: list[str]) -> pa.Table:
     if part.start == 0 and part.stop == sum(file.metadata.row_group(g).num_rows for g in part.groups):
         return file.read_row_groups(list(part.groups), columns=columns, use_threads=False)
-    return pa.Table.from_batches(list(_batches(file, part, columns, 1 << 16)))
-
-
-def _batches(file: pq.ParquetFile, part: Slice, columns: list[str], size: int) -> Iterator[pa.RecordBatch]:
-    # Batches are decoded one after the other and dropped before ``start``: memory is that of the slice, not
-    # that of a row group of any size.
-    seen = 0
-    for batch in file.iter_batches(size, row_groups=list(part.groups), columns=columns, use_threads=False):
-        low, high = max(part.start - seen, 0), min(part.stop - seen, len(batch))
-        seen += len(batch)
-        if low < high:
-            yield batch.slice(low, high - low)
-        if seen >= part.stop:
-            break
+    return pa.Table.from_batches(list(parquet_batches(file, part.groups, columns, (part.start, part.stop), 1 << 16)))
 
 
 def _runs(schema: pa.Schema, file: pa.Schema) -> list[range]:
@@ -114,7 +94,7 @@ def _runs(schema: pa.Schema, file: pa.Schema) -> list[range]:
     start = 0
     for stop in range(1, len(kinds) + 1):
         if stop == len(kinds) or kinds[stop] != kinds[start]:
-            if kinds[start] is not None and stop - start >= _MANY:
+            if kinds[start] is not None and stop - start >= MANY_COLUMNS:
                 runs.append(range(start, stop))
             start = stop
     return runs
@@ -124,21 +104,16 @@ def _by_rows(
     file: pq.ParquetFile, part: Slice, schema: pa.Schema, runs: list[range], wanted: list[str], keys: dict[str, str]
 ) -> pd.DataFrame:
     """The slice, decoded a few columns at a time: they are put in their place while the CPU's cache has them."""
-    n_rows, names = part.stop - part.start, schema.names
-    arrays = [empty_rows(n_rows, len(run), schema.field(run.start).type.to_pandas_dtype()) for run in runs]
-    for run, rows in zip(runs, arrays, strict=True):
-        for first in range(0, len(run), _COLUMNS):
-            some = [names[k] for k in run[first : first + _COLUMNS]]
-            at = 0
-            for batch in _batches(file, part, some, max(1024, _BATCH_BYTES // (8 * len(some)))):
-                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-                rows_of([columns[name] for name in some], rows[at : at + len(batch)], first)
-                at += len(batch)
-            if at != n_rows:
-                raise InputError(
-                    f"{part.path} holds {at} rows where it had {n_rows}: it was written again meanwhile; read the "
-                    "table anew"
-                )
+    n_rows, names, arrays = part.stop - part.start, schema.names, []
+    for run in runs:
+        kind = schema.field(run.start).type.to_pandas_dtype()
+        rows = parquet_rows(file, part.groups, [names[k] for k in run], (part.start, part.stop), kind)
+        if len(rows) != n_rows:
+            raise InputError(
+                f"{part.path} holds {len(rows)} rows where it had {n_rows}: it was written again meanwhile; read the "
+                "table anew"
+            )
+        arrays.append(rows)
     inside = {names[k] for run in runs for k in run}
     table = _table(file, part, [name for name in wanted if name not in inside])
     pieces, done = [], 0
