@@ -18,7 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from numba import njit
+from numba import njit, typeof
 
 from daskdml.numerics._kept import KeptKernel
 
@@ -66,6 +66,15 @@ def kept(function: Callable[..., Any], **options: Any) -> Any:
     if file is not None:
         compiled._cache._cache_file = KeptKernel.of(file, _sources())
     return compiled
+
+
+def at_hand(compiled: Any, args: tuple[Any, ...]) -> bool:
+    """Whether machine code of a kernel is there for arguments like these, in this process or on disk."""
+    kinds = tuple(map(typeof, args))
+    file = getattr(compiled._cache, "_cache_file", None)
+    if kinds in compiled.overloads or not isinstance(file, KeptKernel):
+        return kinds in compiled.overloads
+    return file.has(compiled._cache._index_key(kinds, compiled.targetctx.codegen()))
 
 
 def _compile(compile: Callable[..., Any], *given: Any) -> Any:

@@ -5,13 +5,16 @@ An epoch here is the epoch of :mod:`daskdml.strategies`, to the last bit: the sa
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numba import uint32
+from numba._dispatcher import compute_fingerprint
 
-from daskdml.numerics._calls import Kernel, called
-from daskdml.numerics._compiled import kernel, part
+from daskdml.numerics._calls import Call, Kernel, called
+from daskdml.numerics._compiled import at_hand, kernel, part
+from daskdml.numerics._settings import State
 from daskdml.numerics._shuffle import hashed_words, shuffle_in_place
 
 
@@ -106,9 +109,67 @@ def train_epochs(
     call = function.prepared((*data, order, *given, epoch))
     state, *_, active = given
     at, parameters = (np.uintp(call.entry), np.uintp(call.words)), (state.coef, state.intercept)
-    done = int(_train_epochs(*at, seed, first, order, words, *parameters, active, *patience, epoch, totals))
+    args = (*at, seed, first, order, words, *parameters, active, *patience, epoch, totals)
+    if not _worth_it(args):
+        return _one_by_one(call, seed, first, order, state, active, patience, epoch, totals)
+    done = int(_train_epochs(*args))
     if done < 0:
         # Of the epoch that was given up nothing is known; and what the kernel has to say, it says itself.
         call()
         raise RuntimeError("a kernel failed, and when it was called again it did not")
     return done
+
+
+# Epochs that Python runs in a process for which the loop was not compiled before: by then, it has taken about as long.
+_WORTH = 20_000
+
+
+@dataclass
+class _Run:
+    """What is known of the loop in this process: epochs that Python ran, and for which arguments it is at hand."""
+
+    epochs: int = 0
+    ready: set[bytes] = field(default_factory=set)
+
+
+_run = _Run()
+
+
+def _worth_it(args: tuple) -> bool:
+    """Whether the compiled loop is at hand for arguments like these, or so much was done that it should be.
+
+    A first fit would wait half a second for it, which many epochs take less than.
+    """
+    key = compute_fingerprint(args)
+    if key not in _run.ready and (_run.epochs >= _WORTH or at_hand(_train_epochs, args)):
+        _run.ready.add(key)
+    return key in _run.ready
+
+
+def _one_by_one(
+    call: Call,
+    seed: int,
+    first: int,
+    order: np.ndarray,
+    state: State,
+    active: np.ndarray,
+    patience: Patience,
+    epoch: np.ndarray,
+    totals: np.ndarray,
+) -> int:
+    """What the compiled loop does, to the last bit."""
+    numbers = np.arange(len(order), dtype=np.int32)
+    for done in range(1, len(totals) + 1):
+        order[:] = numbers
+        if seed >= 0:
+            (word,) = np.random.SeedSequence((seed % 2**32, (first + done - 1) % 2**32)).generate_state(1)
+            shuffle_in_place(order, word)
+        epoch[:] = 0.0
+        call()
+        totals[done - 1] = epoch
+        _run.epochs += 1
+        last = done == len(totals)
+        finite = last or (np.isfinite(state.coef).all() and np.isfinite(state.intercept).all())
+        if last or not finite or _decided.py_func(epoch[1], len(order), active, *patience):
+            return done
+    return len(totals)

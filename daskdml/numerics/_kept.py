@@ -37,6 +37,13 @@ class KeptKernel(IndexDataCacheFile):
                 return data if found == key else None
         return None
 
+    def has(self, key: Any) -> bool:
+        """Whether there is a file for a key, made of the same as this would be."""
+        with contextlib.suppress(Exception):
+            header, _ = self._load_data(self._name(key))
+            return bool(header == self._header())
+        return False
+
     def flush(self) -> None:
         for path in Path(self._cache_path).glob(self._data_name_pattern.format(name="*")):
             path.unlink(missing_ok=True)

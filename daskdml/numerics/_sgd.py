@@ -101,10 +101,15 @@ def _dense_lasso_step(rows, i, w, k, c, factor, total, applied):
 
 
 @part
-def _average_row(needed, rows, i, average, k, c):
-    """``average[k] -= c x_i``."""
-    if needed is not None and c != 0.0:
-        row_add(rows, i, average, k, -c, 0.0)
+def _into_mean(needed, rows, i, k, step, factor, intercept, count, average, average_intercept, scale, lag):
+    """Take the weights of problem ``k`` into their mean, row ``i`` having just changed them."""
+    if needed is not None:
+        if lag[k] * step != 0.0:
+            row_add(rows, i, average, k, -(lag[k] * step / factor[k]), 0.0)
+        if count > 1.0:
+            scale[k] /= 1.0 - 1.0 / count
+        lag[k] += scale[k] * factor[k] / count
+        average_intercept[k] += (intercept[k] - average_intercept[k]) / count
 
 
 def mean_step(needed, rows, i, average, k, c):
@@ -226,12 +231,8 @@ def train_rows(rows, y, sample_weight, order, state, settings, positive_weight, 
             if settings.fit_intercept:
                 intercept[k] += step * settings.intercept_decay
             if averaging and settings.average <= t:
-                count = t - settings.average + 1.0
-                _average_row(settings.needs.mean, rows, i, average_coef, k, lag[k] * step / factor[k])
-                if count > 1.0:
-                    mean_scale[k] /= 1.0 - 1.0 / count
-                lag[k] += mean_scale[k] * factor[k] / count
-                average_intercept[k] += (intercept[k] - average_intercept[k]) / count
+                count, means = t - settings.average + 1.0, (average_coef, average_intercept, mean_scale, lag)
+                _into_mean(settings.needs.mean, rows, i, k, step, factor, intercept, count, *means)
         t += 1.0
 
     for k in range(n_problems):

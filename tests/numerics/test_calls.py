@@ -1,6 +1,7 @@
 """Kernels with many arguments, called as words of 64 bits: what they are given is what they get."""
 
 import gc
+import math
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from daskdml.numerics import Kernel, Patience, init_state, narrowed, train_epochs
+from daskdml.numerics import Kernel, Patience, _epochs, init_state, narrowed, train_epochs
 from daskdml.numerics import Settings as LinearSettings
 
 
@@ -139,15 +140,19 @@ def starved(rows, y, sample_weight, order, state, settings, positive, negative, 
     values[0] = 1.0
 
 
-def test_epochs_end_where_a_kernel_fails():
+# The compiled loop tries the epoch once more, for the kernel to say what is the matter.
+@pytest.mark.parametrize(("worth", "calls"), [(0, 4), (math.inf, 3)], ids=["compiled", "one by one"])
+def test_epochs_end_where_a_kernel_fails(monkeypatch, worth, calls):
+    monkeypatch.setattr(_epochs, "_run", _epochs._Run())
+    monkeypatch.setattr(_epochs, "_WORTH", worth)
+    monkeypatch.setattr(_epochs, "at_hand", lambda *given: False)
     settings = narrowed(LinearSettings(loss=0, mode=1))
     state, ones, on = init_state(1, 1, np.dtype("f8"), settings), np.ones(1), np.ones(1, bool)
     patience = Patience(np.full(1, np.inf), np.zeros(1, np.int64), -np.inf, 5)
     data = (None, np.zeros(3), np.zeros(0))
     with pytest.raises(MemoryError, match="no memory"):
         train_epochs(starved, data, 0, 1, (state, settings, ones, ones, on), patience, np.zeros((10, 2, 1)))
-    # The third epoch failed, and so it did once more.
-    assert state.clock[0] == 5.0
+    assert state.clock[0] == 1.0 + calls
 
 
 @Kernel
@@ -196,26 +201,33 @@ def test_cycles_are_looked_for_again_after_compiling(on):
 
 
 SCRIPT = """
-import numba.core.event as event, numpy as np
+import numba.core.event as event, numpy as np, sys
 compiled = []
 class Listener(event.Listener):
     def on_start(self, event): compiled.append(event)
     def on_end(self, event): pass
 event.register("numba:compile", Listener())
 from daskdml.linear_model import SGDClassifier
+from daskdml.numerics import _epochs
+_epochs._WORTH = int(sys.argv[1])
 X = np.random.default_rng(0).standard_normal((50, 3))
-print(SGDClassifier(max_iter=3, tol=None, random_state=0).fit(X, X[:, 0] > 0).coef_.tolist(), len(compiled), sep=";")
+fitted = SGDClassifier(max_iter=5, tol=None, random_state=0).fit(X, X[:, 0] > 0)
+print(fitted.coef_.tolist(), len(compiled), _epochs._run.epochs, sep=";")
 """
 
 
 def test_the_next_process_compiles_nothing(tmp_path):
-    def fitted():
+    def fitted(worth):
         environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
-        call = [sys.executable, "-c", SCRIPT]
+        call = [sys.executable, "-c", SCRIPT, str(worth)]
         done = subprocess.run(call, env=environment, check=True, capture_output=True, text=True)
-        return done.stdout.strip().split(";")
+        coef, compiled, one_by_one = done.stdout.strip().split(";")
+        return coef, int(compiled), int(one_by_one)
 
-    (first, compiled), (second, again) = fitted(), fitted()
-    assert first == second
-    assert int(compiled) > 1
-    assert int(again) == 0
+    first, again = fitted(100), fitted(100)
+    assert first[1] > 1 and first[2] == 5
+    assert again == (first[0], 0, 5)
+    # Once the loop over epochs was worth it, those after have it as well.
+    looped, after = fitted(0), fitted(100)
+    assert looped[0] == first[0] and looped[1] > 1 and looped[2] == 0
+    assert after == (first[0], 0, 0)

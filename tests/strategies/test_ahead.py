@@ -1,5 +1,6 @@
 """Small data in memory: epochs run in one call give what epochs run one by one give, to the last bit."""
 
+import math
 import warnings
 
 import numpy as np
@@ -12,6 +13,7 @@ from daskdml import BSP, Averaging
 from daskdml.linear_model import SGDClassifier, SGDRegressor
 from daskdml.models import LinearModel
 from daskdml.monitor import Callback
+from daskdml.numerics import _epochs
 
 X, Y = load_iris(return_X_y=True)
 
@@ -26,6 +28,14 @@ class Epochs(Callback):
 
     def on_epoch_end(self, event):
         self.seen.append(event.epoch)
+
+
+@pytest.fixture(params=[0, math.inf], ids=["compiled", "one by one"], autouse=True)
+def loop(request, monkeypatch):
+    """Whether the loop over epochs is compiled, or Python runs them."""
+    monkeypatch.setattr(_epochs, "_run", _epochs._Run())
+    monkeypatch.setattr(_epochs, "_WORTH", request.param)
+    monkeypatch.setattr(_epochs, "at_hand", lambda *given: False)
 
 
 @pytest.fixture
@@ -133,3 +143,13 @@ def test_large_data_run_epoch_by_epoch(calls):
     X, y = rng.standard_normal((100_000, 200), dtype=np.float32), rng.integers(0, 2, 100_000)
     fitted(SGDClassifier, X, y, {"max_iter": 2, "tol": None}, None)
     assert not calls, "an interrupt would not be heard for long"
+
+
+def test_the_loop_is_compiled_once_that_is_worth_it(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(_epochs, "_WORTH", 30)
+    monkeypatch.setattr(_epochs, "_train_epochs", lambda *args: compiled.append(1) or len(args[-1]))
+    for _ in range(4):
+        fitted(SGDClassifier, X, Y == 1, {"max_iter": 10, "tol": None}, None)
+    # After thirty epochs, from then on.
+    assert _epochs._run.epochs == 30 and len(compiled) >= 1
