@@ -13,14 +13,13 @@ from daskdml.data._labels import label_counts
 from daskdml.data._leases import new_lease
 from daskdml.data._map import columns_of, map_rows
 from daskdml.data._memory import MemoryPlan, WorkerMemory, budget_bytes, plan_memory, row_bytes, worker_memory
-from daskdml.data._parquet import MANY_COLUMNS, parquet_batches, parquet_rows
+from daskdml.data._parquet import parquet_batches, parquet_rows, parquet_runs
 from daskdml.data._sources import any_weight, is_in_memory, refuse_dataset
 from daskdml.data._stream import Load, stream
 from daskdml.data._waiting import explained, fatal_blocks, remedy, trouble, wait_for
 from daskdml.data._zarr import read_region
 
 __all__ = [
-    "MANY_COLUMNS",
     "Block",
     "CacheSpec",
     "CardInfo",
@@ -51,6 +50,9 @@ __all__ = [
     "new_lease",
     "namespace_of",
     "on_host",
+    "parquet_batches",
+    "parquet_rows",
+    "parquet_runs",
     "plan_device",
     "plan_memory",
     "read_region",
@@ -60,8 +62,6 @@ __all__ = [
     "remedy",
     "require_cards",
     "row_bytes",
-    "parquet_batches",
-    "parquet_rows",
     "rows_of",
     "stream",
     "trouble",

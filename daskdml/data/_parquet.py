@@ -25,7 +25,7 @@ from daskdml.data._decode import rows_of
 # process the system takes longer to find memory for all columns at once than decoding takes.
 _COLUMNS, _BATCH_BYTES = 16, 12 * 2**20
 # From so many columns of one type on, side by side, rows are wanted.
-MANY_COLUMNS = 8
+_MANY = 8
 
 
 def parquet_batches(
@@ -99,6 +99,23 @@ def parquet_rows(
     return out
 
 
+def parquet_runs(kinds: Sequence[Any]) -> list[range]:
+    """Where many columns of one type stand side by side, for which rows are wanted; None is no such type.
+
+    Examples
+    --------
+    >>> parquet_runs([None, *["f4"] * 9, "f8"])
+    [range(1, 10)]
+    """
+    runs, start = [], 0
+    for stop in range(1, len(kinds) + 1):
+        if stop == len(kinds) or kinds[stop] != kinds[start]:
+            if kinds[start] is not None and stop - start >= _MANY:
+                runs.append(range(start, stop))
+            start = stop
+    return runs
+
+
 def read_by_rows(node: GraphNode) -> GraphNode:
     """A node of a graph that reads Parquet by Dask's reader, or runs tasks that do, as one that reads by rows."""
     if not isinstance(node, Task):
@@ -150,7 +167,9 @@ def _by_rows(reader: Any, part: Any) -> pd.DataFrame | None:
     """The frame with its many columns of one type by rows; None where there are none, or it would be another one."""
     names, parts = reader.columns, part if isinstance(part, list) else [part]
     kinds = dict(zip(reader.meta.columns, reader.meta.dtypes, strict=True))
-    runs = _runs([kinds[name] for name in names])
+    # By their names: NumPy takes None for float64.
+    floats = [str(kinds[name]) if kinds[name] in (np.dtype("f4"), np.dtype("f8")) else None for name in names]
+    runs = parquet_runs(floats)
     if not runs or len(parts) != 1 or not isinstance(parts[0], dict) or set(parts[0]) != {"piece"}:
         return None
     path, groups, keys = parts[0]["piece"]
@@ -194,17 +213,6 @@ def _decoded(
         # Dask will say what is the matter, as it says it.
         return None
     return arrays if all(len(rows) == n_rows for rows in arrays) else None
-
-
-def _runs(kinds: Sequence[Any]) -> list[range]:
-    """Where many columns of one floating-point type stand side by side."""
-    runs, start = [], 0
-    for stop in range(1, len(kinds) + 1):
-        if stop == len(kinds) or kinds[stop] != kinds[start]:
-            if stop - start >= MANY_COLUMNS and kinds[start] in (np.dtype("f4"), np.dtype("f8")):
-                runs.append(range(start, stop))
-            start = stop
-    return runs
 
 
 def _has_plain_columns(schema: pa.Schema, kinds: dict[str, np.dtype], counted: bool) -> bool:

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from daskdml.data import MANY_COLUMNS, parquet_batches, parquet_rows
+from daskdml.data import parquet_batches, parquet_rows, parquet_runs
 from daskdml.io._errors import InputError, unknown_name
 from daskdml.io._table import Table, part_bytes
 
@@ -90,14 +90,7 @@ def _runs(schema: pa.Schema, file: pa.Schema) -> list[range]:
     floats = (pa.float32(), pa.float64())
     there = {field.name for field in file if field.type in floats} if len(set(file.names)) == len(file.names) else set()
     kinds = [field.type if field.name in there and field.type in floats else None for field in schema]
-    runs: list[range] = []
-    start = 0
-    for stop in range(1, len(kinds) + 1):
-        if stop == len(kinds) or kinds[stop] != kinds[start]:
-            if kinds[start] is not None and stop - start >= MANY_COLUMNS:
-                runs.append(range(start, stop))
-            start = stop
-    return runs
+    return parquet_runs(kinds)
 
 
 def _by_rows(

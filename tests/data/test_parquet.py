@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from daskdml.data import MANY_COLUMNS, Target, _graph, _parquet, as_dataset
+from daskdml.data import Target, _graph, _parquet, as_dataset
 from daskdml.data._graph import materialise, run, split
 
-ROWS, NAMES = 50, [f"x{k}" for k in range(MANY_COLUMNS + 2)]
+ROWS, NAMES = 50, [f"x{k}" for k in range(_parquet._MANY + 2)]
 VALUES = np.random.default_rng(0).standard_normal((ROWS, len(NAMES))).astype("f4")
 
 
@@ -81,7 +81,7 @@ def write_text_beside(path):
 
 
 def write_two_widths(path):
-    more = {f"z{k}": VALUES[:, k].astype("f8") for k in range(MANY_COLUMNS)}
+    more = {f"z{k}": VALUES[:, k].astype("f8") for k in range(_parquet._MANY)}
     pq.write_table(table(y=np.arange(ROWS), **more), path)
 
 
@@ -176,7 +176,7 @@ def two_widths(path):
 
 
 def few(path):
-    pq.write_table(table().select(NAMES[: MANY_COLUMNS - 1]), path)
+    pq.write_table(table().select(NAMES[: _parquet._MANY - 1]), path)
 
 
 @pytest.mark.parametrize(
