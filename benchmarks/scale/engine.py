@@ -107,6 +107,10 @@ class Cpu:
         self._free = 0.0
         self.busy = 0.0
 
+    @property
+    def is_busy(self) -> bool:
+        return self._free > self._engine.now
+
     def work(self, seconds: float) -> Process:
         if seconds <= 0.0:
             return

@@ -93,7 +93,7 @@ def _strategy(fit: Fit) -> Any:
 
 
 def measure(client: Client, fit: Fit) -> np.ndarray:
-    """When each replica began each clock; one replica a worker.
+    """When each replica began each clock; of several replicas in a worker, all their clocks in one row.
 
     Raises
     ------
@@ -102,18 +102,20 @@ def measure(client: Client, fit: Fit) -> np.ndarray:
     """
     for _ in range(_TRIES):
         starts = carry_out(client, fit)
-        if all(len(s) == fit.clocks for s in starts):
+        if all(len(s) == fit.clocks * fit.threads for s in starts):
             return np.array(starts)
-    raise RuntimeError(f"{fit.strategy}: workers trained {[len(s) for s in starts]} clocks, not {fit.clocks} each")
+    raise RuntimeError(
+        f"{fit.strategy}: workers trained {[len(s) for s in starts]} clocks, not {fit.clocks * fit.threads} each"
+    )
 
 
 def carry_out(client: Client, fit: Fit) -> list[list[float]]:
     """When each worker began a clock, be it of its own replica or of another."""
-    run, n, rows = f"{time.time()}", fit.workers, fit.clocks * CLOCK_ROWS
+    run, n, rows = f"{time.time()}", fit.replicas, fit.clocks * CLOCK_ROWS
     X = da.map_blocks(_rows, rows, fit.parameters, chunks=((rows,) * n, (fit.parameters,)), dtype="f4")
     y = da.map_blocks(_labels, rows, chunks=((rows,) * n,), dtype=float)
     data = as_dataset(X, y, target=Target(), client=client)
-    factors = fit.pattern.factors(n, fit.clocks)
+    factors = fit.pattern.factors(fit.workers, fit.clocks * fit.threads)
     model = linear_model(fit.parameters, Sleeper, run=run, seconds=fit.seconds, factors=factors)
     strategy = _strategy(fit)
     schedule = Schedule(n, n, 1, 0, False, StoppingRule(1, tol=None))
@@ -143,11 +145,16 @@ class Alone:
     clock: float
 
 
-def alone(client: Client, strategy: str, seconds: float, few: int, many: int) -> Alone:
-    """What a clock takes where there is one worker: what many clocks take more than few."""
+def alone(client: Client, strategy: str, seconds: float, few: int, many: int, replicas: int, repeats: int) -> Alone:
+    """What a clock of all replicas takes where there is one worker: what many clocks take more than few; medians."""
+    found = [_alone(client, strategy, seconds, few, many, replicas) for _ in range(repeats)]
+    return Alone(*np.median([[each.worker, each.driver, each.clock] for each in found], axis=0).tolist())
+
+
+def _alone(client: Client, strategy: str, seconds: float, few: int, many: int, replicas: int) -> Alone:
     found = []
     for clocks in (few, many):
-        fit = Fit(strategy, 1, seconds, clocks=clocks, warm=clocks // 2, pattern=Pattern())
+        fit = Fit(strategy, 1, seconds, threads=replicas, clocks=clocks, warm=clocks // 2, pattern=Pattern())
         before = (sum(client.run(time.process_time).values()), time.process_time())
         starts = measure(client, fit)
         after = (sum(client.run(time.process_time).values()), time.process_time())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from benchmarks._measure import table
@@ -24,7 +25,11 @@ def costs_text(costs: Costs, at_once: dict[str, float]) -> str:
     """What was measured, in units in which it is a small number."""
     ms = [
         ["a task: submitting it, ms", costs.submit * 1e3],
-        ["scheduling it in a chain (one of many at once), ms", costs.schedule * 1e3, at_once["schedule"] * 1e3],
+        [
+            "scheduling it in a chain (one of many at once, and where the scheduler is busy), ms",
+            costs.schedule * 1e3,
+            at_once["schedule"] * 1e3,
+        ],
         ["the same at the worker, ms", costs.execute * 1e3, at_once["execute"] * 1e3],
         ["from one task to the next, beside that, ms", costs.task_pause * 1e3],
         ["a result from another worker, each end, ms", costs.fetch * 1e3],
@@ -45,6 +50,8 @@ def costs_text(costs: Costs, at_once: dict[str, float]) -> str:
         rows.append(
             [f"a clock of {strategy} beside these, at the worker and at the driver, ms", f"{own:.3g}, {told:.3g}"]
         )
+    for strategy, seconds in costs.hear.items():
+        rows.append([f"the driver's hearing of clocks of {strategy}, however many, ms", f"{seconds * 1e3:.3g}"])
     return table(["cost", "CPU"], rows)
 
 
@@ -52,7 +59,7 @@ def validation_text(rows: list[dict[str, Any]]) -> str:
     """Model beside reality, and in words what is farther off than it may be."""
     cells = []
     for row in rows:
-        real = sum(row["real"]) / len(row["real"])
+        real = median(row["real"])
         beside = [1e3 * (1 / speed - 1 / row["free"]) for speed in (real, row["model"])]
         known = "costs are of it" if row["workers"] == 1 else "predicted"
         speeds = [f"{speed:.2f}" for speed in (real, row["model"])]

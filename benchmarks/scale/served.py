@@ -13,6 +13,9 @@ from benchmarks.scale.shards import Ledger, Shard, place
 
 # As in daskdml: updates that a replica has trained and that wait to be sent.
 IN_FLIGHT = 2
+# As in daskdml: seconds for which the driver waits for more reports than the first, unless the slowest lane is further,
+# and seconds between its looks at the cluster.
+GATHER, TEND = 0.05, 0.05
 
 
 class _Copy:
@@ -57,6 +60,7 @@ class Served:
         self._copies = [_Copy(engine, len(self.shards)) for _ in nodes]
         self._reports = 0
         self._reported = Signal(engine)
+        self._heard_of = 0
         for worker in range(fit.workers):
             if fit.strategy == "ESSP" and not self._exact:
                 engine.spawn(self._follow(worker))
@@ -165,16 +169,34 @@ class Served:
             yield from self._pull(worker, every, min(copy.minimum) + 1)
 
     def _drive(self) -> Process:
-        """The driver hears what was done, all that there is at a time, and looks at the cluster."""
-        driver, heard = self.cluster.driver, 0
+        """The driver hears what was done by all lanes together, and looks at the cluster from time to time."""
+        driver, costs, heard, tended = self.cluster.driver, self.costs, 0, -TEND
         while heard < self.fit.replicas * self.fit.clocks:
             while not self._reports:
                 yield self._reported
+            yield from self._gather()
             reports, self._reports = self._reports, 0
             heard += reports
             yield from self.cluster.message(driver, self.ledger.node)
             yield from self.cluster.message(self.ledger.node, driver)
-            yield from driver.cpu.work(self.costs.tend + reports * self.costs.report.get(self.fit.strategy, 0.0))
+            yield from driver.cpu.work(
+                costs.hear.get(self.fit.strategy, 0.0) + reports * costs.report.get(self.fit.strategy, 0.0)
+            )
+            if self.engine.now - tended >= TEND:
+                tended = self.engine.now
+                yield from driver.cpu.work(costs.tend)
+
+    def _gather(self) -> Process:
+        """Wait for more reports, until the slowest lane is further than when the driver last heard."""
+        until = self.engine.now + GATHER
+        self.engine.spawn(self._remind(until))
+        while self.ledger.clock.minimum == self._heard_of and self.engine.now < until:
+            yield self._reported
+        self._heard_of = self.ledger.clock.minimum
+
+    def _remind(self, until: float) -> Process:
+        yield until
+        self._reported.fire()
 
     def busy(self) -> dict[str, float]:
         """Seconds for which the busiest of each kind was busy."""

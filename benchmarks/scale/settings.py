@@ -19,6 +19,9 @@ class Costs:
     ----------
     submit, schedule, execute : float
         Of one Dask task: at the driver, at the scheduler, at the worker.
+    schedule_busy : float or None
+        At the scheduler where it is busy, so that it handles messages that came meanwhile together; None where that is
+        no cheaper.
     task_pause : float
         From the end of a task to the beginning of one that waits for it, beside the CPU.
     fetch, fetch_byte : float
@@ -30,7 +33,7 @@ class Costs:
     local : float
         Of a call of an actor in the same process.
     tend : float
-        Of the driver's look at the cluster, which follows each look at the ledger.
+        Of the driver's look at the cluster.
     claim, claim_lane : float
         Of a claim at the ledger; one that has to wait looks at every lane besides.
     done, done_lane : float
@@ -47,11 +50,14 @@ class Costs:
         By synchronous strategy, of a parameter: where a replica begins, where two meet, and at the end of a round.
     own, own_pause, report : dict
         By strategy, of a clock of a replica, whatever the parameters: at the replica, and at the driver.
+    hear : dict
+        By strategy on the parameter server, of the driver each time it hears of clocks, beside ``report`` for each.
     """
 
     submit: float = 0.0
     schedule: float = 0.0
     execute: float = 0.0
+    schedule_busy: float | None = None
     task_pause: float = 0.0
     fetch: float = 0.0
     fetch_byte: float = 0.0
@@ -77,6 +83,7 @@ class Costs:
     own: dict[str, float] = field(default_factory=dict)
     own_pause: dict[str, float] = field(default_factory=dict)
     report: dict[str, float] = field(default_factory=dict)
+    hear: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

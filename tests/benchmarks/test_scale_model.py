@@ -104,14 +104,25 @@ def test_the_scheduler_serves_a_round_in_the_time_of_its_tasks():
     assert outcome.limit == "scheduler"
 
 
-@pytest.mark.parametrize(("workers", "tasks"), [(1, 3), (8, 11), (9, 14), (1000, 1000 + 125 + 16 + 2 + 1 + 2)])
+@pytest.mark.parametrize(
+    ("workers", "tasks"), [(1, 1), (4, 4), (5, 5 + 1 + 2), (8, 11), (9, 14), (1000, 1000 + 125 + 16 + 2 + 1 + 2)]
+)
 def test_a_round_has_the_tasks_of_its_tree(workers, tasks):
     assert Rounds(Engine(), Fit("BSP", workers), Costs()).tasks == tasks
 
 
+def test_few_replicas_agree_each_by_itself():
+    fit = Fit("BSP", 4, clocks=20)
+    # Half of the cost as a task ends: when the last has, four are sent, while the others ended in turn.
+    assert 1 / rate(fit, Costs(schedule=0.01)) == pytest.approx(1 + 0.005 + 4 * 0.005)
+    costs = Costs(fetch=0.01)
+    # Each takes what three others brought, and sends as much and one more to the driver: three results of two ends.
+    assert 1 / rate(fit, costs) == pytest.approx(1 + 3 * 0.02 + 0.01)
+
+
 def test_parameters_leave_the_worker_that_has_them_one_by_one():
     # Three others fetch for 1 s each. When the last has trained, three sums of gradients come, 2 s each for 8 bytes.
-    fit = Fit("BSP", 4, parameters=2500, clocks=10, warm=2, network=Network(bandwidth=10_000.0))
+    fit = Fit("BSP", 4, parameters=25_000, clocks=10, warm=2, network=Network(bandwidth=100_000.0))
     last = starts(fit)[:, 5] - starts(fit)[:, 5].min()
     assert sorted(last) == pytest.approx([0.0, 1.0, 2.0, 3.0])
     assert 1 / rate(fit) == pytest.approx(3 + 1 + 3 * 2)
@@ -239,3 +250,28 @@ def test_a_link_is_taken_at_both_ends_at_once():
     engine.run()
     # The second waits for the receiver, the third for the sender.
     assert np.sort(arrived).tolist() == [5.5, 10.5, 10.5]
+
+
+def test_the_driver_hears_of_all_lanes_together():
+    costs = Costs(hear={"SSP": 0.02}, report={"SSP": 0.001}, tend=0.002)
+    engine = Engine()
+    run = Served(engine, Fit("SSP", 1, threads=4, seconds=1.0, clocks=20), costs)
+    engine.run()
+    # Once a clock; when it hears of the slowest lane it waits for nobody.
+    assert run.cluster.driver.cpu.busy / 20 == pytest.approx(0.02 + 4 * 0.001 + 0.002, rel=0.1)
+    # Of lanes that are not in step, twenty times a second at most.
+    engine = Engine()
+    run = Served(
+        engine, Fit("ASP", 40, seconds=0.1, clocks=40, pattern=Pattern("lognormal")), Costs(hear={"ASP": 0.02})
+    )
+    engine.run()
+    assert run.cluster.driver.cpu.busy <= 0.02 * (engine.now / 0.05 + 40)
+
+
+def test_a_busy_scheduler_handles_messages_together():
+    fit = Fit("BSP", 64, seconds=0.001, clocks=20)
+    costs = Costs(schedule=0.01, schedule_busy=0.005)
+    assert rate(fit, costs) == pytest.approx(2 * rate(fit, replace(costs, schedule_busy=None)), rel=0.1)
+    # One that has nothing else to do gains nothing.
+    alone = replace(fit, workers=1, seconds=1.0)
+    assert rate(alone, costs) == rate(alone, replace(costs, schedule_busy=None))
