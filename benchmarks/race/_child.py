@@ -7,6 +7,7 @@ judging models costs neither its time nor its memory.
 from __future__ import annotations
 
 import copy
+import gc
 import multiprocessing
 import os
 import time
@@ -62,6 +63,8 @@ def serve(pipe: Any, side_name: str, problem: Problem, few: Problem, start: str,
         while (config := pipe.recv()) is not None:
             # What these settings need was imported, loaded and compiled before they are timed.
             next(iter(of_few.steps(config)))
+            # What Python has to collect of all that came before is not the fit's, whichever side's it is.
+            gc.collect()
             _train(pipe, side, config, counted, scratch)
         pipe.send(("peaks", peaks()))
         side.close()
