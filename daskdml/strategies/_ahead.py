@@ -50,7 +50,7 @@ def train_ahead(
             means = np.where(active, totals / block.n_rows, last)
             last, (losses, objectives) = means[-1], means.mean(axis=2).T
             first, epoch = epoch + 1, epoch + len(totals)
-            require_finite(model, state, epoch)
+            require_finite(model.divergence(state), epoch)
             listeners.on_epochs_end(
                 EpochsEnd(first, losses, objectives, rates[:, 0], block.n_rows, seconds, block.nbytes)
             )

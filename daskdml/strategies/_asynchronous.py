@@ -501,7 +501,7 @@ class AsynchronousFit:
         rule, teller = self.schedule.rule, self.teller
         self._check_rows()
         state = self._look()
-        require_finite(self.model, state, teller.epoch)
+        require_finite(self.model.divergence(state), teller.epoch)
         rates = self.model.learning_rates(state)
         before, score = rule.progress(), None
         if self.schedule.holdout is None:
@@ -632,7 +632,7 @@ class AsynchronousFit:
         self._runners.dismiss(self.strategy.compression is not None, self._hear)
         # The last clocks of staleness 0 are applied when they are asked for.
         state = self.layout.state(self._partition.join(self._group.views()))
-        require_finite(self.model, state, self.teller.epoch)
+        require_finite(self.model.divergence(state), self.teller.epoch)
         if self.strategy.trace:
             self.trace = self._traced([Shard.restore(snapshot) for snapshot in self._snapshot()])
         if self.checkpoint is not None and not self.checkpoint.fresh:

@@ -10,25 +10,32 @@ Nothing depends on it that all this goes well. What others bring is waited for o
 with the rounds it has: a worker may be lost or busy with something else, or a task may run elsewhere than was thought.
 The driver takes the rounds that all replicas have, whose bits are those of rounds in tasks of their own, and goes on
 with such tasks to the end of the fit.
+
+Small parameters come to the driver with what each replica brought to each round. Larger ones stay where they are: what
+each round ended with is kept by the first replica's worker until the next chain is over, the driver hears the reports,
+and takes of the parameters what it wants, as a rule the last.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from distributed import Future
 
 from daskdml.strategies._plan import Work
 from daskdml.strategies._post import Address, Post
-from daskdml.strategies._strategy import Agreed
-from daskdml.strategies._tasks import Assignment, Brought, Job, agree, set_out
-from daskdml.strategies._work import Blocks
+from daskdml.strategies._strategy import Agreed, Look
+from daskdml.strategies._tasks import Assignment, Brought, Job, agree, set_out, work
+from daskdml.strategies._work import Blocks, Report
 
 # Seconds a chain should take, and an epoch may take to be in one. In rounds it has at most so many.
 _CHAIN_SECONDS, _EPOCH_SECONDS, _MOST_ROUNDS = 0.3, 0.6, 64
+# Of parameters that stay on the cluster a chain keeps what each of its epochs ended with, of this size in all. It takes
+# more seconds: what is between two of them takes longer, too.
+_KEPT_BYTES, _KEPT_SECONDS = 2**26, 0.5
 
 
 @dataclass(eq=False)
@@ -43,8 +50,12 @@ class Chain:
     # When it was sent, by the driver's clock.
     asked: float = field(default_factory=time.time)
     futures: list[Future] = field(default_factory=list)
-    # What each replica brought to each round, once the tasks are over; and how long an epoch took.
-    brought: list[list[Brought]] | None = None
+    # Where parameters stay on the cluster, of what the driver hears of each round.
+    telling: Future | None = None
+    # What it heard, or what each replica brought to each round, once the tasks are over; and how long an epoch took.
+    brought: list[list[Brought]] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    is_heard: bool = False
     seconds: float = 0.0
     # Epochs that the driver has taken, and what was agreed on at the end of the last one of them.
     taken: int = 0
@@ -60,19 +71,25 @@ class Chain:
         known = self.agreed is agreed and self.taken < len(self.epochs) and self.epochs[self.taken] is rounds
         return known and np.array_equal(self.active, active)
 
-    def hear(self, brought: list[list[Brought]], seconds: float) -> None:
-        """The tasks are over, after so many seconds: keep the epochs that all replicas have trained."""
-        rounds = min(map(len, brought))
+    def hear(self, found: list[Any], seconds: float) -> None:
+        """The tasks are over, after so many seconds: keep the epochs that all replicas have trained.
+
+        ``found`` is what each of them brought to each round; or what the first of them tells, of each round that all
+        have.
+        """
+        if self.telling is None:
+            self.brought, rounds = found, min(map(len, found))
+        else:
+            self.told, rounds = found, len(found)
         ends = np.cumsum([len(epoch) for epoch in self.epochs])
         self.epochs = self.epochs[: int(np.searchsorted(ends, rounds, "right"))]
-        self.brought, self.seconds = brought, seconds / max(1, len(self.epochs))
+        self.is_heard, self.seconds = True, seconds / max(1, len(self.epochs))
 
-    def take(self) -> list[list[Brought]]:
-        """What all replicas brought to each round of the next epoch."""
-        assert self.brought is not None
+    def take(self) -> range:
+        """The rounds of the next epoch, as numbers."""
         first = sum(len(rounds) for rounds in self.epochs[: self.taken])
         self.taken += 1
-        return [[of[first + n] for of in self.brought] for n in range(len(self.epochs[self.taken - 1]))]
+        return range(first, first + len(self.epochs[self.taken - 1]))
 
 
 def can_chain(rounds: list[list[Work]], homes: dict[int, str], threads: dict[str, int]) -> bool:
@@ -84,11 +101,17 @@ def can_chain(rounds: list[list[Work]], homes: dict[int, str], threads: dict[str
     return all(place is not None and places.count(place) <= threads.get(place, 0) for place in places)
 
 
-def epochs_at_once(seconds: float, rounds: int) -> int:
-    """How many epochs make a chain, where one takes so many seconds and rounds; 0 where none does."""
+def epochs_at_once(seconds: float, rounds: int, kept_bytes: int = 0) -> int:
+    """How many epochs make a chain, where one takes so many seconds and rounds; 0 where none does.
+
+    ``kept_bytes``: of the parameters, where what each epoch ended with is kept.
+    """
     if seconds > _EPOCH_SECONDS:
         return 0
-    many = max(1, min(int(_CHAIN_SECONDS / max(seconds, 1e-3)), _MOST_ROUNDS // rounds))
+    whole = _KEPT_SECONDS if kept_bytes else _CHAIN_SECONDS
+    many = max(1, min(int(whole / max(seconds, 1e-3)), _MOST_ROUNDS // rounds))
+    if kept_bytes:
+        many = min(many, _KEPT_BYTES // kept_bytes)
     return many if many * rounds > 1 else 0
 
 
@@ -139,3 +162,59 @@ def run_chain(job: Job, blocks: Blocks, plan: Plan, *before: Brought | list[Brou
             break
         partials = found
     return done
+
+
+class Told(NamedTuple):
+    """What the driver hears of a round whose parameters stay on the cluster."""
+
+    report: Report
+    look: Look
+
+
+@dataclass(frozen=True, eq=False)
+class Ran:
+    """What one replica has of a chain of which the parameters stay: so many rounds, and what they ended with.
+
+    ``kept`` by the first replica: what each of the rounds ended with.
+    """
+
+    rounds: int
+    agreed: Agreed
+    kept: tuple[Agreed, ...] = ()
+    told: tuple[Told, ...] = ()
+
+
+def run_and_keep(job: Job, blocks: Blocks, plan: Plan, before: Agreed | Ran) -> Ran:
+    """One replica's part of all rounds of a chain, or of as many as go well, whose parameters stay on the cluster.
+
+    ``before`` is what was agreed on, or what this replica has of the chain before.
+    """
+    post, agreed = Post(plan.address, plan.replica), before.agreed if isinstance(before, Ran) else before
+    kept: list[Agreed] = []
+    told: list[Told] = []
+    rounds = 0
+    if isinstance(before, Ran) and (plan.after is None or before.rounds < plan.after.rounds):
+        return Ran(0, agreed)
+    for number, assignment in enumerate(plan.assignments):
+        if post.is_over:
+            break
+        began = Agreed(agreed.state, agreed.memory)
+        post.send(number, work(job, blocks, began, assignment, None))
+        # Of the last round, too: nobody else brings together what the replicas have.
+        if (partials := post.wait(number)) is None:
+            break
+        agreed, rounds = agree(job, began, assignment.active, *partials), number + 1
+        if plan.replica == 0:
+            kept.append(agreed)
+            told.append(Told(agreed.report, agreed.look(job.model)))
+    return Ran(rounds, agreed, tuple(kept), tuple(told))
+
+
+def tell(ran: Ran) -> list[Told]:
+    """The small part of what a chain's first replica has."""
+    return list(ran.told)
+
+
+def kept_after(ran: Ran, number: int) -> Agreed | None:
+    """What a round ended with; None where a chain that was run again did not come so far."""
+    return ran.kept[number] if number < len(ran.kept) else None

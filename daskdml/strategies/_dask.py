@@ -16,7 +16,9 @@ Where epochs are short, what is between them is a good part of the whole: the wa
 back takes 20 ms, and 60 where they are 4 MB. So the next epoch is sent while one is under way, as a continuation of
 its tasks, and is let go of where the driver decides otherwise at the end. Then a graph reaches back over a few epochs.
 
-Where replicas agree each by itself and rounds are shorter still, many of them are one task (:mod:`_chain`).
+Where few replicas have short epochs many of these are one task (:mod:`_chain`). Of parameters that are not small what
+such epochs end with stays on the cluster until it is wanted; should it be lost, these epochs are trained once more, in
+tasks of their own, from what the driver had before.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from daskdml.strategies._fatal import give_up_on_fatal_blocks, told
 from daskdml.strategies._homes import settled
 from daskdml.strategies._limits import budget, device_budget
 from daskdml.strategies._plan import Work, segments
-from daskdml.strategies._strategy import Agreed, Coming, OnRound, Synchronous
+from daskdml.strategies._strategy import Agreed, Away, Coming, OnRound, Synchronous
 from daskdml.strategies._work import Blocks, Late, Report, nobody_told
 
 logger = logging.getLogger("daskdml")
@@ -102,6 +104,10 @@ def _one_process(client: Client) -> bool:
     return all(address.startswith("inproc://") for address in client.nthreads())
 
 
+def _unheard(report: Report, fetch: Callable[[], Agreed]) -> None:
+    """Of a round that listeners have heard of before."""
+
+
 class DaskRunner:
     """Runs a strategy's steps on a cluster."""
 
@@ -136,6 +142,9 @@ class DaskRunner:
         self._chains: list[_chain.Chain] = []
         self._chained = 0
         self._chains_well = True
+        # What the driver last had all of, and the epochs since, which end with what is away.
+        self._origin: Agreed | None = None
+        self._since: list[tuple[list[list[Work]], np.ndarray]] = []
         # When the last epoch, or chain of them, was heard of: the next one was under way then.
         self._heard = 0.0
         self._seconds = float("inf")
@@ -154,6 +163,8 @@ class DaskRunner:
         """Run the rounds of an epoch; see :meth:`LocalRunner.epoch`. Begun anew if the cluster loses it."""
         started = time.perf_counter()
         done: list[Report] = []
+        if not isinstance(agreed, Away):
+            self._origin, self._since = agreed, []
 
         def once(report: Report, fetch: Callable[[], Agreed]) -> None:
             # A repeated epoch repeats its reports: listeners hear each round once.
@@ -236,6 +247,7 @@ class DaskRunner:
         if self.strategy.agrees_here:
             with self._blas_alone():
                 return self._agreeing_here(agreed, rounds, active, on_round)
+        agreed = agreed.whole()
         self._state_bytes = sum(np.asarray(a).nbytes for a in agreed.state)
         begun, self._begun = self._begun, None
         if begun is None or not begun.is_next(agreed, rounds, active):
@@ -250,9 +262,10 @@ class DaskRunner:
             if stopped is not None:
                 return stopped, True
         if coming is not None and (following := coming(1)) is not None and self._goes_ahead(begun, following):
-            if not begun.brought or not self._send_chain(begun.brought[-1], 1, coming, active, begun.chain + 1):
+            latest = begun.brought[-1] if begun.brought else begun.ends[-1]
+            if not self._send_chain(latest, 1, coming, active, begun.chain + 1):
                 self._begun = _Begun(following, active, begun.chain + 1)
-                self._send(self._begun, begun.brought[-1] if begun.brought else begun.ends[-1], on_round)
+                self._send(self._begun, latest, on_round)
         if begun.brought:
             for futures in begun.brought:
                 agreed = self._agreed_by_each(agreed, futures, active)
@@ -273,13 +286,14 @@ class DaskRunner:
             on_round(agreed.report, lambda: agreed)
         except StopTraining:
             return agreed, True
-        if self._begun is not None:
-            self._begun.agreed = agreed
+        for ahead in (self._begun, *self._chains):
+            if ahead is not None:
+                ahead.agreed = agreed
         return agreed, False
 
     def _send_chain(
         self,
-        now: list[Future],
+        now: Future | list[Future],
         first: int,
         coming: Coming,
         active: np.ndarray,
@@ -288,33 +302,47 @@ class DaskRunner:
     ) -> bool:
         """Send a chain that begins so many epochs from this one, if there is anything to gain by one.
 
-        It goes on from ``now``, what each replica brought to the last round before, or to all of the chain before.
+        It goes on from ``now``: what each replica brought to the last round before, or to all of the chain before; or
+        what all agreed on, where it is too large for each to take what all others bring to the driver, too.
         """
         rounds = coming(first)
-        if rounds is None or not self._chains_well or not self._each_agrees(rounds) or not self.data.self_contained:
+        if rounds is None or not self._chains_well or not self.data.self_contained:
+            return False
+        n_replicas, stays = len(rounds[0]), not self._each_agrees(rounds)
+        if stays and (len(rounds) > 1 or not self._whole or n_replicas > _EACH_REPLICAS):
             return False
         threads = self._threads()
-        if not _chain.can_chain(rounds, self._homes, threads) or len(rounds[0]) != len(now):
+        if not _chain.can_chain(rounds, self._homes, threads):
+            return False
+        if n_replicas != (len(now) if isinstance(now, list) else n_replicas):
             return False
         epochs: list[list[list[Work]]] = []
-        for ahead in range(first, first + _chain.epochs_at_once(self._seconds, len(rounds))):
+        kept_bytes = self._state_bytes if stays else 0
+        for ahead in range(first, first + _chain.epochs_at_once(self._seconds, len(rounds), kept_bytes)):
             if (rounds := coming(ahead)) is None:
                 break
             epochs.append(rounds)
         if not epochs or len(epochs) * len(epochs[0]) == 1:
             return False
         self._chained += 1
-        homes = tuple(self._homes[replica] for replica in range(len(now)))
+        homes = tuple(self._homes[replica] for replica in range(n_replicas))
         chain = _chain.Chain(_post.Address(self._names, self._chained, homes), epochs, active, depth)
         batch = self._batch(chain.rounds)
         tasks: list[TaskRef] = []
-        for replica in range(len(now)):
+        for replica in range(n_replicas):
             assignments = [_tasks.Assignment(works[replica], active) for works in chain.rounds]
             plan = _chain.Plan(chain.address, replica, assignments, after)
             # From another chain each goes on by itself.
-            given = (self.job, self._recipes[replica][1], plan, *(now if after is None else [now[replica]]))
-            tasks.append(self._add(batch, "work", _chain.run_chain, *given, home=replica))
+            before = [now] if isinstance(now, Future) else now if after is None else [now[replica]]
+            run = _chain.run_and_keep if stays else _chain.run_chain
+            tasks.append(
+                self._add(batch, "work", run, self.job, self._recipes[replica][1], plan, *before, home=replica)
+            )
+        if stays:
+            tasks.append(self._add(batch, "report", _chain.tell, tasks[0], home=0))
         chain.futures = self._submit(batch, tasks)
+        if stays:
+            chain.telling = chain.futures.pop()
         self._chains.append(chain)
         return True
 
@@ -328,15 +356,16 @@ class DaskRunner:
         if not chain.is_next(agreed, rounds, active):
             self._end_chains()
             return None
-        if chain.brought is None:
+        if not chain.is_heard:
             if coming is not None and chain.depth < _AHEAD_CHAIN:
                 after = _chain.After(chain.address.number, len(chain.rounds))
                 self._send_chain(chain.futures, len(chain.epochs), coming, active, chain.depth + 1, after)
             whole = len(chain.epochs)
             for future in chain.futures:
                 self._gather_ready(future)
-            brought, before, self._heard = self.client.gather(chain.futures), self._heard, time.perf_counter()
-            chain.hear(brought, self._heard - before)
+            found = self.client.gather(chain.futures) if chain.telling is None else self._gather(chain.telling)
+            before, self._heard = self._heard, time.perf_counter()
+            chain.hear(found, self._heard - before)
             if len(chain.epochs) < whole:
                 self._chains_well = False
                 self._end_chains()
@@ -349,12 +378,18 @@ class DaskRunner:
         self, chain: _chain.Chain, agreed: Agreed, active: np.ndarray, on_round: OnRound
     ) -> tuple[Agreed, bool]:
         """Tell of an epoch that was trained in a chain."""
-        late = Late(chain.asked, chain.seconds / len(chain.epochs[chain.taken]))
-        for brought in chain.take():
-            agreed = _tasks.agree(self._local_job, agreed, active, *(b.partial for b in brought))
-            report = replace(agreed.report, late=late)
+        rounds = chain.epochs[chain.taken]
+        late = Late(chain.asked, chain.seconds / len(rounds))
+        for number in chain.take():
+            if chain.telling is None:
+                brought = [of[number].partial for of in chain.brought]
+                agreed = _tasks.agree(self._local_job, agreed, active, *brought)
+            else:
+                self._since.append((rounds, active))
+                fetch = partial(self._kept, chain, number, len(self._since))
+                agreed = Away(chain.told[number].report, chain.told[number].look, fetch)
             try:
-                on_round(report, partial(Agreed, agreed.state, agreed.memory, agreed.report))
+                on_round(replace(agreed.report, late=late), agreed.whole)
             except StopTraining:
                 return agreed, True
         if chain.taken == len(chain.epochs):
@@ -363,10 +398,30 @@ class DaskRunner:
             ahead.agreed = agreed
         return agreed, False
 
+    def _kept(self, chain: _chain.Chain, number: int, epochs: int) -> Agreed:
+        """What a round of a chain ended with, which is so many epochs after what the driver last had."""
+        try:
+            batch = Batch(self.client)
+            future = self._submit(batch, [self._add(batch, "report", _chain.kept_after, chain.futures[0], number)])[0]
+            if (found := self._gather(future)) is not None:
+                return found
+        except LOST as error:
+            if (lost := connection_lost(self.client, patience=0)) is not None:
+                raise lost from error
+        self._end_chains()
+        self._begun, self._chains_well = None, False
+        self.on_loss("workers were lost with the parameters of the last epochs; these are trained again")
+        agreed, again = self._origin, self._since[:epochs]
+        assert agreed is not None
+        self._job_again()
+        for rounds, active in again:
+            agreed, _ = self.epoch(agreed, rounds, active, _unheard)
+        return agreed
+
     def _end_chains(self) -> list[Future]:
         """Let go of the chains that are under way; returns the tasks that nobody wants any more."""
         chains, self._chains = self._chains, []
-        left = [future for chain in chains if chain.brought is None for future in chain.futures]
+        left = [future for chain in chains if not chain.is_heard for future in chain.futures]
         if left:
             with contextlib.suppress(Exception):
                 self.client.run(_post.end_chains, self._names, chains[-1].address.number, on_error="ignore")

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from distributed import get_worker
 from distributed.protocol.pickle import dumps, loads
 
@@ -31,6 +33,8 @@ _LOOK = 2e-4
 # Fits whose letters a process keeps: of those that were not told that they are over, the last ones.
 _FITS = 16
 _HANDLER, _NAME = "daskdml_letter", "daskdml-letter"
+# Parts of a file begin at multiples of so many bytes, as arrays in memory do.
+_ALIGN = 64
 
 
 @dataclass(frozen=True)
@@ -62,10 +66,11 @@ class Post:
         """Hand what the replica brings to a round to all others, without waiting for it."""
         letter = self._address.fit, self._address.number, number, self._replica, partial
         if self._away:
-            written = dumps(letter)
-            for home in self._away:
-                if not self._leave(home, number, written):
-                    asyncio.run_coroutine_threadsafe(self._send(home, written), self._worker.loop.asyncio_loop)
+            parts = _written(letter)
+            far = [home for home in self._away if not self._leave(home, number, parts)]
+            written = dumps(letter) if far else b""
+            for home in far:
+                asyncio.run_coroutine_threadsafe(self._send(home, written), self._worker.loop.asyncio_loop)
         # Last: this may wake the replicas of this process, which go on at once.
         _deliver(*letter)
 
@@ -78,7 +83,7 @@ class Post:
         chain = self._address.number if chain is None else chain
         return self._box.wait(chain, number, self._address.homes, self._look if near else None)
 
-    def _leave(self, home: str, number: int, letter: bytes) -> bool:
+    def _leave(self, home: str, number: int, parts: list[Any]) -> bool:
         """Leave it as a file where a worker of this machine looks; False where there is none, or none that looks."""
         directory = _directories.get(home)
         # It looks for files of those from whom it has had a letter.
@@ -87,7 +92,7 @@ class Post:
         path = os.path.join(directory, self._file(self._address.number, number, self._replica))
         try:
             with open(path + ".part", "wb") as file:
-                file.write(letter)
+                file.writelines(parts)
             os.replace(path + ".part", path)
         except OSError:
             return False
@@ -99,13 +104,14 @@ class Post:
             return None
         path = os.path.join(self._worker.local_directory, self._file(chain, number, replica))
         try:
-            with open(path, "rb") as file:
-                letter = file.read()
+            with open(path, "rb", buffering=0) as file:
+                content = np.empty(os.fstat(file.fileno()).st_size, np.uint8)
+                got = file.readinto(content.data)
             os.unlink(path)
         except OSError:
             # Not there yet, as a rule. Where a directory is gone or cannot be read, a letter is lost, as others may be.
             return None
-        return loads(letter)[-1]
+        return _letter(content)[-1] if got == len(content) else None
 
     def _file(self, chain: int, number: int, replica: int) -> str:
         return f"{_NAME}-{self._address.fit}-{chain}-{number}-{replica}"
@@ -124,6 +130,26 @@ class Post:
                         _opened.add(way)
                         return
             await getattr(worker.rpc(home), _HANDLER)(letter=letter)
+
+
+def _written(letter: Any) -> list[Any]:
+    """A letter as it is written to a file: the lengths of its parts, then the parts, of which arrays are not copied."""
+    arrays: list[Any] = []
+    first = dumps(letter, buffer_callback=arrays.append)
+    parts = [first, *(array.raw() for array in arrays)]
+    lengths = struct.pack(f"<{1 + len(parts)}q", len(parts), *map(len, parts))
+    return [piece for part in (lengths, *parts) for piece in (part, bytes(-len(part) % _ALIGN))]
+
+
+def _letter(content: np.ndarray) -> Any:
+    """The letter that a file holds; its arrays lie in ``content``."""
+    (n,) = struct.unpack_from("<q", content.data)
+    at, parts = 8 * (1 + n), []
+    for length in struct.unpack_from(f"<{n}q", content.data, 8):
+        at += -at % _ALIGN
+        parts.append(content[at : at + length].data)
+        at += length
+    return loads(parts[0], buffers=parts[1:])
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,55 @@ from daskdml.strategies._work import Blocks, InMemory, Report
 
 
 @dataclass(frozen=True, eq=False)
+class Look:
+    """What the driver wants to know of parameters: learning rates by problem, and what is wrong with them, if any."""
+
+    rates: np.ndarray
+    trouble: str | None
+
+
+@dataclass(frozen=True, eq=False)
 class Agreed:
     """What all replicas know after a round: the state, what the strategy remembers, and what the round did."""
 
     state: Any
     memory: Any = None
     report: Report = Report()
+
+    def look(self, model: Model) -> Look:
+        """What there is to know of the state without having it."""
+        return Look(model.learning_rates(self.state), model.divergence(self.state))
+
+    def whole(self) -> Agreed:
+        """The same, all of it here."""
+        return self
+
+
+class Away(Agreed):
+    """What was agreed on and is still on the cluster: it comes when somebody wants more than a look at it."""
+
+    def __init__(self, report: Report, look: Look, fetch: Callable[[], Agreed]):
+        object.__setattr__(self, "report", report)
+        object.__setattr__(self, "_look", look)
+        object.__setattr__(self, "_fetch", fetch)
+
+    # Of a frozen class; the fields are there once they are wanted.
+    @property
+    def state(self) -> Any:
+        return self.whole().state
+
+    @property
+    def memory(self) -> Any:
+        return self.whole().memory
+
+    def look(self, model: Model) -> Look:
+        return self._look  # type: ignore[attr-defined]
+
+    def whole(self) -> Agreed:
+        if "_whole" not in self.__dict__:
+            found = self._fetch()  # type: ignore[attr-defined]
+            object.__setattr__(self, "_whole", Agreed(found.state, found.memory, self.report))
+        return self.__dict__["_whole"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -134,33 +134,40 @@ def train(
                 raise ValueError(
                     "Found array with 0 sample(s) while a minimum of 1 is required: no block has a row to train on"
                 )
-            require_finite(model, agreed.state, epoch)
+            look = agreed.look(model)
+            require_finite(look.trouble, epoch)
             if stopped:
                 reason = "stopped"
                 break
             keeper.check_rows()
-            agreed = _judge(model, runner, agreed, schedule, dealt, teller)
+            agreed = _judge(model, runner, agreed, look.rates, schedule, dealt, teller)
             if teller.stopped or schedule.rule.stopped.all() or strategy.is_done(agreed):
                 reason = "stopped" if teller.stopped else "converged"
                 break
             if epoch < last:
                 keeper.on_epoch(agreed)
+        agreed = agreed.whole()
         keeper.on_end(agreed, reason)
         listeners.on_fit_end(FitEnd(reason, epoch, teller.all_rows, time.perf_counter() - started))
     return Trained(agreed, epoch, teller.all_rows, reason)
 
 
-def require_finite(model: Model, state: Any, epoch: int) -> None:
-    """Raise where an epoch has left parameters that are not numbers."""
-    if trouble := model.divergence(state):
+def require_finite(trouble: str | None, epoch: int) -> None:
+    """Raise where an epoch has left parameters that are not numbers, as ``model.divergence`` tells of them."""
+    if trouble:
         raise ValueError(f"Floating-point under-/overflow occurred at epoch #{epoch}. {trouble}")
 
 
 def _judge(
-    model: Model, runner: Runner, agreed: Agreed, schedule: Schedule, dealt: list[list[Piece]], teller: Teller
+    model: Model,
+    runner: Runner,
+    agreed: Agreed,
+    rates: np.ndarray,
+    schedule: Schedule,
+    dealt: list[list[Piece]],
+    teller: Teller,
 ) -> Agreed:
     """Let the rule see the epoch; an adaptive rate is reduced where it says so."""
-    rates = model.learning_rates(agreed.state)
     if schedule.holdout is None:
         values, score = teller.objectives(), None
     else:
@@ -180,7 +187,7 @@ def _judge(
     decision = rule.update(values, schedule.holdout is not None, rates)
     teller.end(score, float(rates[0]))
     if decision.reduce_rate.any():
-        agreed = replace(agreed, state=model.reduce_rates(agreed.state, decision.reduce_rate))
+        agreed = replace(agreed.whole(), state=model.reduce_rates(agreed.state, decision.reduce_rate))
     return agreed
 
 

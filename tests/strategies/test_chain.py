@@ -35,6 +35,7 @@ def chained(monkeypatch):
     """How many rounds each chain of a fit has, as they are sent; there are some on a busy machine, too."""
     monkeypatch.setattr(_chain, "_EPOCH_SECONDS", 1.0)
     monkeypatch.setattr(_chain, "_CHAIN_SECONDS", 1.5)
+    monkeypatch.setattr(_chain, "_KEPT_SECONDS", 1.5)
     sizes = []
     send = _dask.DaskRunner._send_chain
 
@@ -47,9 +48,17 @@ def chained(monkeypatch):
     return sizes
 
 
+@pytest.fixture(params=["come", "stay"])
+def parameters(request, monkeypatch):
+    """Whether parameters come to the driver after each epoch of a chain, as small ones do, or stay on the cluster."""
+    if request.param == "stay":
+        monkeypatch.setattr(_dask, "_EACH_BYTES", 0)
+    return request.param
+
+
 def unchained(monkeypatch, *args, **kwargs):
     with monkeypatch.context() as patched:
-        patched.setattr(_chain, "epochs_at_once", lambda seconds, rounds: 0)
+        patched.setattr(_chain, "epochs_at_once", lambda *about: 0)
         return fitted(*args, **kwargs)
 
 
@@ -67,20 +76,23 @@ def same(a, b):
     [
         Averaging(n_replicas=1),
         Averaging(n_replicas=2),
+        Averaging(n_replicas=2, outer_momentum=0.5),
         Averaging(n_replicas=2, rounds_per_epoch=3, outer_momentum=0.5),
         BSP(n_replicas=2, rounds_per_epoch=4),
     ],
     ids=repr,
 )
-def test_a_chain_gives_the_bits_of_rounds_by_themselves(client, monkeypatch, chained, strategy, shuffle):
+def test_a_chain_gives_the_bits_of_rounds_by_themselves(client, monkeypatch, chained, strategy, shuffle, parameters):
     one = unchained(monkeypatch, strategy, shuffle=shuffle)
     assert not chained
     same(fitted(strategy, shuffle=shuffle), one)
-    assert max(chained) > 1
+    # Of an epoch of several rounds there is no chain whose parameters stay.
+    several = strategy.rounds(1, 1) > 1
+    assert not chained if parameters == "stay" and several else max(chained) > 1
     assert not _post._boxes
 
 
-def test_a_fit_that_converges_within_a_chain_ends_where_it_would(client, monkeypatch, chained):
+def test_a_fit_that_converges_within_a_chain_ends_where_it_would(client, monkeypatch, chained, parameters):
     given = {"max_iter": 500, "tol": 1e-3, "n_iter_no_change": 2}
     one = unchained(monkeypatch, Averaging(n_replicas=2), **given)
     assert 4 < one.n_iter_ < 500
@@ -88,7 +100,7 @@ def test_a_fit_that_converges_within_a_chain_ends_where_it_would(client, monkeyp
     assert chained
 
 
-def test_a_rate_that_is_reduced_within_a_chain_is_so_from_the_next_epoch_on(client, monkeypatch, chained):
+def test_a_rate_that_is_reduced_within_a_chain_is_so_from_the_next_epoch_on(client, monkeypatch, chained, parameters):
     given = {"max_iter": 40, "tol": 1e-3, "learning_rate": "adaptive", "eta0": 0.1, "n_iter_no_change": 2}
     one = unchained(monkeypatch, Averaging(n_replicas=2), **given)
     assert len(set(one.history_["learning_rate"].tolist())) > 1
@@ -96,7 +108,7 @@ def test_a_rate_that_is_reduced_within_a_chain_is_so_from_the_next_epoch_on(clie
     assert chained
 
 
-def test_a_listener_ends_a_fit_within_a_chain(client, chained):
+def test_a_listener_ends_a_fit_within_a_chain(client, chained, parameters):
     class Enough(Callback):
         def on_round_end(self, event):
             if event.round == 9:
@@ -105,9 +117,10 @@ def test_a_listener_ends_a_fit_within_a_chain(client, chained):
     model = fitted(Averaging(n_replicas=2), callbacks=[Enough()])
     assert model.history_["round"].tolist()[-1] == 9
     assert chained
+    same(model, fitted(Averaging(n_replicas=2), max_iter=9))
 
 
-def test_the_seconds_of_epochs_are_those_of_the_fit(client, chained):
+def test_the_seconds_of_epochs_are_those_of_the_fit(client, chained, parameters):
     start = time.perf_counter()
     model = fitted(Averaging(n_replicas=2), max_iter=60)
     seconds = time.perf_counter() - start
@@ -116,7 +129,7 @@ def test_the_seconds_of_epochs_are_those_of_the_fit(client, chained):
     assert chained
 
 
-def test_where_nothing_arrives_a_fit_goes_on_in_tasks_of_their_own(client, monkeypatch, chained):
+def test_where_nothing_arrives_a_fit_goes_on_in_tasks_of_their_own(client, monkeypatch, chained, parameters):
     one = unchained(monkeypatch, Averaging(n_replicas=2))
     monkeypatch.setattr(_post, "_deliver", lambda *letter: None)
     start = time.perf_counter()
@@ -126,7 +139,7 @@ def test_where_nothing_arrives_a_fit_goes_on_in_tasks_of_their_own(client, monke
     assert time.perf_counter() - start < 20
 
 
-def test_fits_that_are_in_each_others_way_both_end(client, monkeypatch, chained):
+def test_fits_that_are_in_each_others_way_both_end(client, monkeypatch, chained, parameters):
     one = unchained(monkeypatch, Averaging(n_replicas=2), max_iter=60)
     found = []
     fits = [
@@ -143,7 +156,7 @@ def test_fits_that_are_in_each_others_way_both_end(client, monkeypatch, chained)
 
 @pytest.mark.alone
 @pytest.mark.parametrize("n", [1, 2])
-def test_workers_that_die_in_a_chain_cost_no_bit(process_client, monkeypatch, chained, n):
+def test_workers_that_die_in_a_chain_cost_no_bit(process_client, monkeypatch, chained, parameters, n):
     client = process_client(2, threads_per_worker=1)
     one = unchained(monkeypatch, Averaging(n_replicas=2), max_iter=120)
     victims = list(client.run(os.getpid).values())[:n]
@@ -180,7 +193,7 @@ def mislead(directory):
 
 
 @pytest.mark.alone
-def test_workers_of_one_machine_leave_each_other_files(process_client, monkeypatch, chained):
+def test_workers_of_one_machine_leave_each_other_files(process_client, monkeypatch, chained, parameters):
     client = process_client(2, threads_per_worker=1)
     one = unchained(monkeypatch, Averaging(n_replicas=2), max_iter=80)
     same(fitted(Averaging(n_replicas=2), max_iter=80), one)
@@ -206,6 +219,18 @@ def test_a_directory_that_cannot_be_read_is_a_letter_that_does_not_come(tmp_path
     _post.forget_chains("unreadable")
 
 
+def test_a_letter_in_a_file_is_what_was_written():
+    arrays = [np.arange(7, dtype="f4"), np.ones((3, 5), order="F"), np.zeros(0), np.arange(3)[::2]]
+    written = b"".join(_post._written(("fit", 1, arrays)))
+    fit, number, found = _post._letter(np.frombuffer(bytearray(written), np.uint8))
+    assert (fit, number) == ("fit", 1)
+    for array, other in zip(arrays, found, strict=True):
+        np.testing.assert_array_equal(array, other)
+        assert array.dtype == other.dtype
+    # Replicas go on from them.
+    found[0][:] = 1
+
+
 def test_letters_that_nobody_reads_are_removed(tmp_path):
     worker = SimpleNamespace(local_directory=str(tmp_path))
     for name in ("daskdml-letter-mine-1-2-0", "daskdml-letter-mine-1-3-0.part", "daskdml-letter-other-1-2-0"):
@@ -227,8 +252,58 @@ def test_replicas_without_a_thread_or_work_of_their_own_are_in_no_chain():
     assert not _chain.can_chain([works(0, 1)], homes, {"a": 1})
 
 
+@pytest.mark.alone
+def test_epochs_whose_parameters_are_lost_are_trained_again(process_client, monkeypatch, chained):
+    """All that the last chain ended with is lost before anybody wants it: the bits are those of a quiet fit."""
+    client = process_client(2, threads_per_worker=1)
+    one = unchained(monkeypatch, Averaging(n_replicas=2))
+    monkeypatch.setattr(_dask, "_EACH_BYTES", 0)
+    victims, heard = list(client.run(os.getpid).values()), []
+    whole = _dask.Away.whole
+
+    def lose(self):
+        while victims:
+            os.kill(victims.pop(), signal.SIGKILL)
+        return whole(self)
+
+    monkeypatch.setattr(_dask.Away, "whole", lose)
+
+    class Hears(Callback):
+        def on_recovery(self, event):
+            heard.append(event.what)
+
+    model = fitted(Averaging(n_replicas=2), callbacks=[Hears()])
+    same(model, one)
+    assert chained and not victims
+    assert any("trained again" in what for what in heard)
+
+
+def test_a_checkpoint_within_a_chain_is_gone_on_from(client, monkeypatch, chained, parameters, tmp_path):
+    one = unchained(monkeypatch, Averaging(n_replicas=2))
+    given = {"checkpoint": tmp_path, "checkpoint_every": "3 rounds"}
+
+    class Enough(Callback):
+        def on_epoch_end(self, event):
+            if event.epoch == 11:
+                raise StopTraining
+
+    fitted(Averaging(n_replicas=2), callbacks=[Enough()], **given)
+    assert chained
+    model = SGDClassifier(strategy=Averaging(n_replicas=2), max_iter=30, tol=None, random_state=0, **given)
+    model.fit(*rows(), resume=True)
+    np.testing.assert_array_equal(model.coef_, one.coef_)
+    assert model.n_iter_ == one.n_iter_
+
+
 @pytest.mark.parametrize(
     "seconds, rounds, epochs", [(0.7, 1, 0), (0.5, 1, 0), (0.5, 4, 1), (0.09, 1, 3), (1e-4, 20, 3)]
 )
 def test_a_chain_is_short(seconds, rounds, epochs):
     assert _chain.epochs_at_once(seconds, rounds) == epochs
+
+
+def test_a_chain_keeps_no_more_of_large_parameters_than_a_few():
+    assert _chain.epochs_at_once(1e-3, 1, 2**20) == 64
+    assert _chain.epochs_at_once(1e-3, 1, 2**24) == 4
+    # Of one alone nothing would be gained.
+    assert _chain.epochs_at_once(1e-3, 1, 2**26) == _chain.epochs_at_once(1e-3, 1, 2**30) == 0
