@@ -6,17 +6,20 @@ rows: an epoch of a per-row loop of a few lines, compiled by numba, on one threa
 own and half of the rows; scikit-learn's SGD on one core; the sum of all values, by one thread and by two; and of each
 row its square, in the order in which the kernels take them and asked for ahead as they do, by one and by two: that is
 what the memory allows who reads rows so. Workers are processes of one thread, or one process of two.
+
+There is one cluster at a time, as users have: one that does nothing takes a tenth of a processor.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -41,10 +44,11 @@ CAPTION = "million rows a second by side and case"
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that are made block by block, the same wherever a block is made."""
+    """Rows that are made block by block, the same wherever a block is made, and read from files where they are kept."""
 
     n: int
     sparse: bool
+    folder: str
 
     @property
     def d(self) -> int:
@@ -53,6 +57,15 @@ class Rows:
     # Made once in a process: fits of the same rows would otherwise wait for that again and again.
     @lru_cache(BLOCKS)  # noqa: B019
     def block(self, seed: int) -> Any:
+        path = Path(self.folder, f"{seed}.{'npz' if self.sparse else 'npy'}")
+        if not path.exists():
+            if self.sparse:
+                sp.save_npz(path, self._made(seed), compressed=False)
+            else:
+                np.save(path, self._made(seed))
+        return sp.load_npz(path) if self.sparse else np.load(path)
+
+    def _made(self, seed: int) -> Any:
         rng, n = np.random.default_rng(seed), self.n // BLOCKS
         if not self.sparse:
             return rng.standard_normal((n, self.d), dtype=np.float32)
@@ -175,28 +188,21 @@ def fit_seconds(client: Any, rows: Rows, replicas: int, params: dict[str, Any], 
 
 
 def run(full: bool = False) -> None:
-    from daskdml.cluster import local
-
     warnings.simplefilter("ignore", ConvergenceWarning)
     # Below 256 MB rows of all blocks are mixed, which is another thing to measure.
-    n, repeats = (1_000_000, 5) if full else (700_000, 1)
+    n, repeats = (1_000_000, 4) if full else (700_000, 1)
     cases = [(False, "log_loss", True)]
     if full:
         cases += [(False, "log_loss", False), (False, "hinge", False), (True, "log_loss", True), (True, "hinge", False)]
     figures: dict[str, Any] = {"cases": []}
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(2))
-        clients = {}
-        for side, (workers, threads) in CLUSTERS.items():
-            clients[side] = stack.enter_context(
-                local(workers, threads_per_worker=threads, dashboard_address="127.0.0.1:0", set_as_default=False)
-            )
+    with ThreadPoolExecutor(2) as pool, tempfile.TemporaryDirectory(prefix="daskdml-workers-") as folder:
         held: dict[Rows, Any] = {}
         for sparse, loss, shuffle in cases:
-            rows = Rows(n, sparse)
+            rows = Rows(n, sparse, str(Path(folder, "csr" if sparse else "dense")))
             if rows not in held:
+                Path(rows.folder).mkdir()
                 held = {rows: rows.here()}
-            seconds = measure(clients, pool, rows, held[rows], loss, shuffle, repeats)
+            seconds = measure(pool, rows, held[rows], loss, shuffle, repeats)
             what = f"{'CSR' if sparse else 'dense'}, {loss}, {'shuffled' if shuffle else 'in order'}"
             figures["cases"].append({"case": what, "rows": n, "nbytes": nbytes(held[rows][0]), "seconds": seconds})
             print(what, flush=True)
@@ -208,16 +214,16 @@ def nbytes(X: Any) -> int:
 
 
 def measure(
-    clients: dict[str, Any], pool: Any, rows: Rows, held: tuple[Any, np.ndarray], loss: str, shuffle: bool, repeats: int
+    pool: Any, rows: Rows, held: tuple[Any, np.ndarray], loss: str, shuffle: bool, repeats: int
 ) -> dict[str, list[float]]:
-    """Seconds of an epoch, side by side in turn; the first turn warms up."""
+    """Seconds of an epoch, side by side in turn; the first turn warms up what has no cluster."""
     X, y = held
     params = {"loss": loss, "shuffle": shuffle}
     seconds: dict[str, list[float]] = {}
     for turn in range(repeats + 1):
         found: dict[str, float] = {}
-        for side, client in clients.items():
-            found[side] = median(fit_seconds(client, rows, np.prod(CLUSTERS[side]), params, EPOCHS if turn else 1))
+        for side in CLUSTERS if turn else ():
+            found[side] = median(side_seconds(side, rows, params))
         for threads in (1, 2):
             if not rows.sparse:
                 times = [loop_seconds(pool, threads, X, y, loss, shuffle) for _ in range(PASSES if turn else 1)]
@@ -228,9 +234,19 @@ def measure(
             found[ROWS.format(threads)] = median(times)
         if turn:
             found[SKLEARN] = seconds_of_a_pass(Plain, X, y, 2, **params)
-            for side, one in found.items():
-                seconds.setdefault(side, []).append(one)
+            for name, one in found.items():
+                seconds.setdefault(name, []).append(one)
     return seconds
+
+
+def side_seconds(side: str, rows: Rows, params: dict[str, Any]) -> list[float]:
+    """On a cluster of its own, after a fit that makes it ready."""
+    from daskdml.cluster import local
+
+    workers, threads = CLUSTERS[side]
+    with local(workers, threads_per_worker=threads, dashboard_address="127.0.0.1:0", set_as_default=False) as client:
+        fit_seconds(client, rows, workers * threads, params, 1)
+        return fit_seconds(client, rows, workers * threads, params, EPOCHS)
 
 
 def text(figures: dict[str, Any]) -> str:

@@ -32,10 +32,10 @@ from daskdml.strategies._tasks import Assignment, Brought, Job, agree, set_out, 
 from daskdml.strategies._work import Blocks, Report
 
 # Seconds a chain should take, and an epoch may take to be in one. In rounds it has at most so many.
-_CHAIN_SECONDS, _EPOCH_SECONDS, _MOST_ROUNDS = 0.3, 0.6, 64
+_CHAIN_SECONDS, _EPOCH_SECONDS, _MOST_ROUNDS = 0.5, 0.6, 64
 # Of parameters that stay on the cluster a chain keeps what each of its epochs ended with, of this size in all. It takes
 # more seconds: what is between two of them takes longer, too.
-_KEPT_BYTES, _KEPT_SECONDS = 2**26, 0.5
+_KEPT_BYTES, _KEPT_SECONDS = 2**26, 0.8
 
 
 @dataclass(eq=False)

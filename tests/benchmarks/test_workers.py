@@ -24,8 +24,8 @@ from benchmarks.workers import (
 
 
 @pytest.mark.parametrize("is_sparse", [False, True], ids=["dense", "sparse"])
-def test_blocks_on_workers_are_the_rows_here(is_sparse):
-    rows = Rows(160, is_sparse)
+def test_blocks_on_workers_are_the_rows_here(is_sparse, tmp_path):
+    rows = Rows(160, is_sparse, str(tmp_path))
     X, y = rows.here()
     lazy_X, lazy_y = rows.lazy()
     blocks = [lazy_X.blocks[k].compute(scheduler="synchronous") for k in range(workers.BLOCKS)]
@@ -35,16 +35,16 @@ def test_blocks_on_workers_are_the_rows_here(is_sparse):
 
 
 @pytest.mark.parametrize("loss", LOOPS)
-def test_the_plain_loop_learns(loss):
-    X, y = Rows(16_000, False).here()
+def test_the_plain_loop_learns(loss, tmp_path):
+    X, y = Rows(16_000, False, str(tmp_path)).here()
     w = np.zeros(X.shape[1], np.float32)
     order = np.arange(len(y), dtype=np.int32)
     LOOPS[loss](X, np.where(y > 0, 1, -1).astype(np.float32), order, w, np.float32(0.01), np.float32(1))
     assert ((X @ w > 0) == y).mean() > 0.9
 
 
-def test_threads_share_the_work():
-    X, y = Rows(1600, False).here()
+def test_threads_share_the_work(tmp_path):
+    X, y = Rows(1600, False, str(tmp_path)).here()
     with ThreadPoolExecutor(2) as pool:
         assert loop_seconds(pool, 2, X, y, "log_loss", True) > 0
         assert read_seconds(pool, 2, X) > 0
@@ -68,8 +68,8 @@ def test_what_is_wanted_is_said_beside_what_was_seen():
 
 @pytest.mark.parametrize("is_sparse", [False, True])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_each_row_is_read_once(monkeypatch, is_sparse, shuffle):
-    X, y = Rows(320, is_sparse).here()
+def test_each_row_is_read_once(monkeypatch, is_sparse, shuffle, tmp_path):
+    X, y = Rows(320, is_sparse, str(tmp_path)).here()
     seen = []
     for name in ("read_rows", "read_dense_rows"):
         monkeypatch.setattr(workers, name, lambda rows, y, order: seen.append(order))
