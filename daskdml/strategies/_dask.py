@@ -142,6 +142,8 @@ class DaskRunner:
         self._chains: list[_chain.Chain] = []
         self._chained = 0
         self._chains_well = True
+        # Tasks of chains that nobody wanted any more.
+        self._left: list[Future] = []
         # What the driver last had all of, and the epochs since, which end with what is away.
         self._origin: Agreed | None = None
         self._since: list[tuple[list[list[Work]], np.ndarray]] = []
@@ -151,6 +153,7 @@ class DaskRunner:
         self._state_bytes = 0
         self._pools: Any = None
         self.on_loss: Callable[[str], None] = nobody_told
+        self.wants_all = False
 
     def epoch(
         self,
@@ -222,7 +225,8 @@ class DaskRunner:
         if self.client.status != "running":
             return
         # Tasks that nobody wants any more would be in the way of the next fit's.
-        left = self._end_chains()
+        self._end_chains()
+        left, self._left = self._left, []
         if (begun := self._begun) is not None:
             self._begun = None
             left += begun.futures
@@ -309,7 +313,7 @@ class DaskRunner:
         if rounds is None or not self._chains_well or not self.data.self_contained:
             return False
         n_replicas, stays = len(rounds[0]), not self._each_agrees(rounds)
-        if stays and (len(rounds) > 1 or not self._whole or n_replicas > _EACH_REPLICAS):
+        if stays and (len(rounds) > 1 or not self._whole or n_replicas > _EACH_REPLICAS or self.wants_all):
             return False
         threads = self._threads()
         if not _chain.can_chain(rounds, self._homes, threads):
@@ -400,6 +404,8 @@ class DaskRunner:
 
     def _kept(self, chain: _chain.Chain, number: int, epochs: int) -> Agreed:
         """What a round of a chain ended with, which is so many epochs after what the driver last had."""
+        # Who wants it goes on in another way: a chain under way would only be in the way of the task that fetches it.
+        self._end_chains()
         try:
             batch = Batch(self.client)
             future = self._submit(batch, [self._add(batch, "report", _chain.kept_after, chain.futures[0], number)])[0]
@@ -408,7 +414,6 @@ class DaskRunner:
         except LOST as error:
             if (lost := connection_lost(self.client, patience=0)) is not None:
                 raise lost from error
-        self._end_chains()
         self._begun, self._chains_well = None, False
         self.on_loss("workers were lost with the parameters of the last epochs; these are trained again")
         agreed, again = self._origin, self._since[:epochs]
@@ -418,14 +423,15 @@ class DaskRunner:
             agreed, _ = self.epoch(agreed, rounds, active, _unheard)
         return agreed
 
-    def _end_chains(self) -> list[Future]:
-        """Let go of the chains that are under way; returns the tasks that nobody wants any more."""
+    def _end_chains(self) -> None:
+        """Let go of the chains that are under way."""
         chains, self._chains = self._chains, []
         left = [future for chain in chains if not chain.is_heard for future in chain.futures]
         if left:
             with contextlib.suppress(Exception):
                 self.client.run(_post.end_chains, self._names, chains[-1].address.number, on_error="ignore")
-        return left
+        # At the end of a fit they are waited for.
+        self._left = [future for future in self._left if not future.done()] + left
 
     def _agreeing_here(
         self, agreed: Agreed, rounds: list[list[Work]], active: np.ndarray, on_round: OnRound

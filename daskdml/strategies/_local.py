@@ -23,6 +23,8 @@ class LocalRunner:
         self.blocks = blocks
         # Of a runner, and never needed here: nothing is lost but with the process.
         self.on_loss: Callable[[str], None] = nobody_told
+        # All is here.
+        self.wants_all = False
 
     def epoch(
         self,

@@ -32,9 +32,13 @@ MIXED_VISITS = 2**16
 
 
 class Runner(Protocol):
-    """Where a strategy's steps are run; ``on_loss`` is to be called with what was lost and begun again."""
+    """Where a strategy's steps are run; ``on_loss`` is to be called with what was lost and begun again.
+
+    ``wants_all`` says whether all of what each epoch ends with is wanted, as by checkpoints, or as a rule the last.
+    """
 
     on_loss: Callable[[str], None]
+    wants_all: bool
 
     def epoch(
         self,
@@ -109,6 +113,7 @@ def train(
     teller = Teller(listeners, model)
     keeper = _Keeper(checkpoint, schedule, teller, rounds)
     runner.on_loss = teller.on_recovery
+    runner.wants_all = checkpoint is not None
     agreed = keeper.restored(agreed)
     epoch, last = teller.epochs, teller.epochs if schedule.rule.stopped.all() else schedule.max_epochs
     reason = "converged" if schedule.rule.stopped.all() else "max_iter"

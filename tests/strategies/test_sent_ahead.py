@@ -173,4 +173,5 @@ def test_an_error_of_an_epoch_that_is_ahead_ends_the_fit(client, monkeypatch):
                 monkeypatch.setattr(LinearModel, "train", spoilt)
 
     with pytest.raises(RuntimeError, match="spoilt"):
-        fitted(lazy(), callbacks=[Spoil()])
+        # More epochs than two chains have.
+        fitted(lazy(), max_iter=300, callbacks=[Spoil()])
