@@ -21,8 +21,8 @@ LARGER = ("dense", "wide", "multiclass", "kddcup99", "mnist")
 # Why what is short is short: see the page of the benchmark for the profile.
 WHY = {
     "hinge": "most rows change nothing, and scikit-learn does nothing for them; 8 times would be what two threads read",
-    "CSR": "in order, with few changes, a row of scikit-learn's takes 170 ns; ours waits for its 39 weights, anywhere "
-    "in 4 MB, and two threads share the cache",
+    "CSR": "in order most rows change nothing, and all there is to do is to get 39 weights, anywhere in 4 MB, from the "
+    "cache, for ours as for scikit-learn's",
     "workers": "two threads that only read rows, in that order, are {:.2f} times as fast as one worker; scheduler and "
     "driver share the two processors",
     "first epoch": "decoding, training and writing the cache share two processors: of decoding and training alone one "
