@@ -318,7 +318,7 @@ def test_a_chain_is_short(seconds, rounds, epochs):
 
 
 def test_a_chain_keeps_no_more_of_large_parameters_than_a_few():
-    assert _chain.epochs_at_once(1e-3, 1, 2**20) == 64
-    assert _chain.epochs_at_once(1e-3, 1, 2**24) == 4
+    assert _chain.epochs_at_once(1e-3, 1, 2**10) == 64
+    assert _chain.epochs_at_once(1e-3, 1, 2**22) == 4
     # Of one alone nothing would be gained.
-    assert _chain.epochs_at_once(1e-3, 1, 2**26) == _chain.epochs_at_once(1e-3, 1, 2**30) == 0
+    assert _chain.epochs_at_once(1e-3, 1, 2**24) == _chain.epochs_at_once(1e-3, 1, 2**30) == 0
