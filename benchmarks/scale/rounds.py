@@ -10,9 +10,9 @@ from benchmarks.scale.engine import Countdown, Engine, Process
 from benchmarks.scale.nodes import Cluster, Node
 from benchmarks.scale.settings import Costs, Fit
 
-# As in daskdml and in Dask: replicas that meet in one task; how many agree each by itself, where what all of them bring
-# and twice the parameters' bytes are no more than that; results a worker sends at once, and the seconds after which one
-# that was refused asks again.
+# As in daskdml and in Dask: replicas that meet in one task; how many agree each by itself, where twice the parameters
+# of all are no more bytes than that; results a worker sends at once, and the seconds after which one that was refused
+# asks again.
 FAN_IN = 8
 EACH_REPLICAS, EACH_BYTES = 4, 2**18
 SERVED_AT_ONCE = 50
@@ -99,8 +99,8 @@ class Rounds:
         for source, _ in before:
             self.engine.spawn(self._bring(source, node, there))
         yield from there.wait()
-        meetings = max(0, len(before) - 1) * self._per_parameter[1] + self._per_parameter[2]
-        yield from self._train(replica, clock, node, meetings)
+        copy, combine, agree = self._per_parameter
+        yield from self._train(replica, clock, node, copy + max(0, len(before) - 1) * combine + agree)
         yield from self._finish()
         over.done()
 

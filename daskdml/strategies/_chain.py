@@ -190,12 +190,12 @@ def run_and_keep(job: Job, blocks: Blocks, plan: Plan, before: Agreed | Ran) -> 
 
     ``before`` is what was agreed on, or what this replica has of the chain before.
     """
-    post, agreed = Post(plan.address, plan.replica), before.agreed if isinstance(before, Ran) else before
-    kept: list[Agreed] = []
-    told: list[Told] = []
-    rounds = 0
+    agreed = before.agreed if isinstance(before, Ran) else before
     if isinstance(before, Ran) and (plan.after is None or before.rounds < plan.after.rounds):
         return Ran(0, agreed)
+    post, rounds = Post(plan.address, plan.replica), 0
+    kept: list[Agreed] = []
+    told: list[Told] = []
     for number, assignment in enumerate(plan.assignments):
         if post.is_over:
             break

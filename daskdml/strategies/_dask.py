@@ -315,10 +315,9 @@ class DaskRunner:
         n_replicas, stays = len(rounds[0]), not self._each_agrees(rounds)
         if stays and (len(rounds) > 1 or not self._whole or n_replicas > _EACH_REPLICAS or self.wants_all):
             return False
-        threads = self._threads()
-        if not _chain.can_chain(rounds, self._homes, threads):
+        if not _chain.can_chain(rounds, self._homes, self._threads()):
             return False
-        if n_replicas != (len(now) if isinstance(now, list) else n_replicas):
+        if isinstance(now, list) and len(now) != n_replicas:
             return False
         epochs: list[list[list[Work]]] = []
         kept_bytes = self._state_bytes if stays else 0

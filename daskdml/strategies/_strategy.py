@@ -44,6 +44,9 @@ class Agreed:
 class Away(Agreed):
     """What was agreed on and is still on the cluster: it comes when somebody wants more than a look at it."""
 
+    _look: Look
+    _fetch: Callable[[], Agreed]
+
     def __init__(self, report: Report, look: Look, fetch: Callable[[], Agreed]):
         object.__setattr__(self, "report", report)
         object.__setattr__(self, "_look", look)
@@ -59,11 +62,11 @@ class Away(Agreed):
         return self.whole().memory
 
     def look(self, model: Model) -> Look:
-        return self._look  # type: ignore[attr-defined]
+        return self._look
 
     def whole(self) -> Agreed:
         if "_whole" not in self.__dict__:
-            found = self._fetch()  # type: ignore[attr-defined]
+            found = self._fetch()
             object.__setattr__(self, "_whole", Agreed(found.state, found.memory, self.report))
         return self.__dict__["_whole"]
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.scale import rounds, served
 from benchmarks.scale.engine import Cores, Cpu, Engine, Line, Lock
 from benchmarks.scale.extrapolate import half
 from benchmarks.scale.nodes import Cluster
@@ -13,6 +14,7 @@ from benchmarks.scale.served import Served
 from benchmarks.scale.settings import SERVED, STRATEGIES, SYNCHRONOUS, Costs, Fit, Network, Pattern
 from benchmarks.scale.shards import place
 from benchmarks.scale.simulate import simulate
+from daskdml.strategies import _asynchronous, _dask
 
 ROTATING = Pattern("rotating")
 
@@ -109,6 +111,15 @@ def test_the_scheduler_serves_a_round_in_the_time_of_its_tasks():
 )
 def test_a_round_has_the_tasks_of_its_tree(workers, tasks):
     assert Rounds(Engine(), Fit("BSP", workers), Costs()).tasks == tasks
+
+
+def test_the_model_has_the_bounds_of_what_it_models():
+    assert (rounds.FAN_IN, rounds.EACH_REPLICAS, rounds.EACH_BYTES) == (
+        _dask._FAN_IN,
+        _dask._EACH_REPLICAS,
+        _dask._EACH_BYTES,
+    )
+    assert (served.GATHER, served.TEND) == (_asynchronous._GATHER, _asynchronous._TEND)
 
 
 def test_few_replicas_agree_each_by_itself():
