@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dask.utils import format_bytes, parse_bytes
@@ -36,6 +36,8 @@ class MemoryPlan:
         Memory limit of the smallest worker.
     row_bytes : int
         Bytes of a dense row.
+    has_beside : bool
+        Whether the smallest worker has room for what was wanted beside blocks, models and cache.
     """
 
     cache_bytes: int
@@ -43,6 +45,7 @@ class MemoryPlan:
     need_bytes: int | None
     limit_bytes: int | None
     row_bytes: int
+    has_beside: bool = True
 
     def check(self, block: Block) -> None:
         """Raise ValueError where a block, now that its size is known, is larger than planned for."""
@@ -69,6 +72,7 @@ def plan_memory(
     threads: Mapping[str, int] | list[int] | int = 1,
     budget: int | str | None = None,
     largest: int = 0,
+    beside: int = 0,
 ) -> MemoryPlan:
     """Divide the workers' memory between blocks in flight, the model, and the cache.
 
@@ -90,6 +94,9 @@ def plan_memory(
         limit.
     largest : int, default 0
         Index of the largest block, for the error.
+    beside : int, default 0
+        Bytes that a fit wants in each process beside blocks and models. It does without where there is no room for
+        them; where there is, the cache has as many less, unless its budget is given.
 
     Raises
     ------
@@ -106,10 +113,11 @@ def plan_memory(
     row = row_bytes(schema)
     need = None if max_block_rows is None or schema.sparse else _BLOCKS * max_block_rows * row
     plans = [
-        _plan_one(limit or None, base, k, row, need, model_bytes, budget, largest)
+        _plan_one(limit or None, base, k, row, need, model_bytes, budget, largest, beside)
         for limit, base, k in _per_worker(worker_limits, baseline, threads)
     ]
-    return min(plans, key=lambda p: (p.cache_bytes, p.max_block_bytes or 0))
+    smallest = min(plans, key=lambda p: (p.cache_bytes, p.max_block_bytes or 0))
+    return replace(smallest, has_beside=all(plan.has_beside for plan in plans))
 
 
 def _plan_one(
@@ -121,6 +129,7 @@ def _plan_one(
     model: int,
     budget: int | str | None,
     index: int,
+    beside: int,
 ) -> MemoryPlan:
     asked = budget_bytes(budget)
     inflight = threads * ((need or 0) + 2 * model)
@@ -149,7 +158,9 @@ def _plan_one(
     if need is None:
         # Blocks of unknown size must find room too.
         left //= 2
-    return MemoryPlan(max(0, left) if asked is None else asked, room, None if need is None else inflight, limit, row)
+    has_beside = left >= beside + (asked or 0)
+    cache = asked if asked is not None else max(0, left - beside if has_beside else left)
+    return MemoryPlan(cache, room, None if need is None else inflight, limit, row, has_beside)
 
 
 def likely_block_bytes(limit: int, threads: int) -> int:

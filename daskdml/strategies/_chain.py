@@ -37,6 +37,8 @@ _CHAIN_SECONDS, _EPOCH_SECONDS, _MOST_ROUNDS = 0.5, 0.6, 64
 # chains' are there at a time, and what replicas hand each other: with 64 MB a worker took 220 MB more, for 1 % of the
 # time. Such a chain takes more seconds: what is between two of them takes longer, too.
 _KEPT_BYTES, _KEPT_SECONDS = 2**24, 0.8
+# What a worker takes more for such chains, as measured: copies that are under way are more than what is kept.
+_KEPT_MEMORY = 150 * 2**20
 
 
 @dataclass(eq=False)
@@ -114,6 +116,11 @@ def epochs_at_once(seconds: float, rounds: int, kept_bytes: int = 0) -> int:
     if kept_bytes:
         many = min(many, _KEPT_BYTES // kept_bytes)
     return many if many * rounds > 1 else 0
+
+
+def memory_wanted(state_bytes: int) -> int:
+    """Bytes that each process may need for chains whose parameters, of this size, stay on the cluster."""
+    return _KEPT_MEMORY if 2 * state_bytes <= _KEPT_BYTES else 0
 
 
 class After(NamedTuple):

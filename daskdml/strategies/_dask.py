@@ -128,7 +128,9 @@ class DaskRunner:
         self._whole = data.self_contained or (data.at_hand and _one_process(client))
         self._names = f"daskdml-{uuid.uuid4().hex[:12]}"
         self._lease = new_lease(client)
-        self.plan, self.cache = budget(client, data, model, memory_budget, self._lease, reads_once)
+        state_bytes = sum(np.asarray(array).nbytes for array in model.init())
+        wanted = 0 if reads_once or not self._may_stay(state_bytes) else _chain.memory_wanted(state_bytes)
+        self.plan, self.cache = budget(client, data, model, memory_budget, self._lease, reads_once, wanted)
         self.device = device_budget(client, data, model, device_memory, self._lease)
         self._local_job = _tasks.Job(strategy, model)
         self.job = client.submit(_tasks.carry, self._local_job, pure=False)
@@ -314,6 +316,8 @@ class DaskRunner:
             return False
         n_replicas, stays = len(rounds[0]), not self._each_agrees(rounds)
         if stays and (len(rounds) > 1 or not self._whole or n_replicas > _EACH_REPLICAS or self.wants_all):
+            return False
+        if stays and not self.plan.has_beside:
             return False
         if not _chain.can_chain(rounds, self._homes, self._threads()):
             return False
@@ -502,6 +506,11 @@ class DaskRunner:
                 if (stopped := self._tell(told_of, on_round)) is not None:
                     return stopped
         return None
+
+    def _may_stay(self, state_bytes: int) -> bool:
+        """Whether there may be chains of epochs whose parameters, of this size, stay on the cluster."""
+        one_round = self.strategy.rounds(len(self.data.recipes), 1) == 1 and not self.strategy.agrees_here
+        return one_round and self.data.self_contained and 2 * _EACH_REPLICAS * state_bytes > _EACH_BYTES
 
     def _each_agrees(self, rounds: list[list[Work]]) -> bool:
         """Whether each replica sees by itself to what is agreed on at the end of these rounds."""

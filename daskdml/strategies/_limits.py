@@ -26,12 +26,19 @@ __all__ = ["budget", "device_budget", "explained"]
 
 
 def budget(
-    client: Client, data: Dataset, model: Model, memory_budget: int | str | None, lease: str, reads_once: bool = False
+    client: Client,
+    data: Dataset,
+    model: Model,
+    memory_budget: int | str | None,
+    lease: str,
+    reads_once: bool = False,
+    beside: int = 0,
 ) -> tuple[MemoryPlan, CacheSpec | HeldSpec]:
     """The memory plan of the fit, and the block cache it allows, kept until ``lease`` ends.
 
     Of chunks that are in memory already, what is remembered of them. Blocks are kept for a fit that reads them again:
-    one that does not would find new memory for each, where it can use that of the last again.
+    one that does not would find new memory for each, where it can use that of the last again. ``beside``: what the fit
+    likes to keep in each process besides.
     """
     _free_abandoned(client)
     memory = worker_memory(client)
@@ -44,6 +51,7 @@ def budget(
         memory.baselines,
         threads=memory.threads,
         budget=memory_budget,
+        beside=beside,
     )
     if not data.cacheable:
         return plan, HeldSpec(data.token, lease)

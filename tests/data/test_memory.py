@@ -60,6 +60,22 @@ def test_a_budget_is_honoured_or_refused():
         plan_memory(SCHEMA, 100, 0, [None], budget=-1)
 
 
+def test_what_is_wanted_beside_is_the_caches_where_there_is_room():
+    without, some, much = (
+        plan_memory(SCHEMA, 100, 0, [700 * MB, 800 * MB], 250 * MB, beside=n * MB) for n in (0, 60, 600)
+    )
+    assert some.has_beside and some.cache_bytes == without.cache_bytes - 60 * MB
+    assert not much.has_beside and much.cache_bytes == without.cache_bytes
+    # A budget that was given is kept to, and what it leaves counts.
+    assert plan_memory(SCHEMA, 100, 0, [700 * MB], 250 * MB, budget="20MiB", beside=60 * MB).has_beside
+    given = plan_memory(SCHEMA, 100, 0, [700 * MB], 250 * MB, budget="90MiB", beside=60 * MB)
+    assert not given.has_beside and given.cache_bytes == 90 * MB
+
+
+def test_without_limits_there_is_room_for_all_that_is_wanted():
+    assert plan_memory(SCHEMA, 100, 0, [None, 0], beside=600 * MB).has_beside
+
+
 def test_unknown_rows_are_checked_when_a_block_is_made():
     plan = plan_memory(SCHEMA, None, 0, [700 * MB], 250 * MB)
     assert plan.need_bytes is None

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +12,10 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from daskdml import BSP, Averaging
+from daskdml import BSP, Averaging, FullBatch
 from daskdml.linear_model import SGDClassifier
 from daskdml.monitor import Callback, StopTraining
-from daskdml.strategies import _chain, _dask, _post
+from daskdml.strategies import _chain, _dask, _limits, _post
 from daskdml.strategies._plan import Work
 
 
@@ -264,6 +265,26 @@ def test_parameters_that_stay_are_fetched_once(client, monkeypatch, chained):
     fitted(Averaging(n_replicas=2), max_iter=60)
     # Chains begin anew from the driver's copy after eight.
     assert len(chained) >= 1 and len(fetched) <= 1 + len(chained) / 8
+
+
+def test_parameters_stay_only_where_there_is_memory_for_them(client, monkeypatch, chained):
+    one = unchained(monkeypatch, Averaging(n_replicas=2))
+    monkeypatch.setattr(_dask, "_EACH_BYTES", 0)
+    wanted, plan_memory = [], _limits.plan_memory
+
+    def without_room(*args, beside, **kwargs):
+        wanted.append(beside)
+        return replace(plan_memory(*args, beside=beside, **kwargs), has_beside=False)
+
+    monkeypatch.setattr(_limits, "plan_memory", without_room)
+    same(fitted(Averaging(n_replicas=2)), one)
+    assert not chained and wanted == [_chain.memory_wanted(100)] and wanted[0] > 2**26
+    # Nothing is wanted for what can have no such chains.
+    monkeypatch.setattr(_dask, "_EACH_BYTES", 2**18)
+    fitted(Averaging(n_replicas=2), max_iter=2)
+    fitted(Averaging(n_replicas=2, rounds_per_epoch=3), max_iter=2)
+    fitted(FullBatch(n_replicas=2), max_iter=2, loss="log_loss")
+    assert wanted[1:] == [0, 0, 0] and _chain.memory_wanted(2**24) == 0
 
 
 @pytest.mark.alone
