@@ -28,7 +28,8 @@ WHY = {
     "first epoch": "decoding, training and writing the cache share two processors: of decoding and training alone one "
     "could expect {:.0%}",
     "later epochs": "of the last epoch, replicas were computing for {:.0%}",
-    "files": "one pass is enough for it, and decoding is most of one: the page says how long replicas wait for rows",
+    "files": "one pass is enough for it, and decoding is most of one: the page says how long replicas wait for rows, "
+    "and how long new memory for them takes on this machine",
     "rounds": "all workers are threads of one process here, which share Python's lock with its scheduler",
     "scheduler": "tasks and messages of Dask for each replica and round, which do not grow with the blocks",
     "model": "few processors for many workers: what the machine does beside them is not in the model",

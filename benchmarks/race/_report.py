@@ -20,6 +20,12 @@ SPENT = """Where the time of the longest fit of two replicas went, in the mean o
 starting and ending; what computing, loading and waiting lack to the rounds' is messages and waiting for each other."""
 
 
+# Touched before each turn, to know what memory costs here.
+NEW_BYTES = 2**28
+MEMORY = """{mb:.0f} MB of memory that a process did not have before took {seconds} s to be had, before each turn. Rows
+that are kept from pass to pass lie in such memory, of whichever side; a fit of ours of one pass keeps none."""
+
+
 @dataclass
 class Entry:
     """One repetition of one side."""
@@ -75,9 +81,15 @@ class Entry:
 
 
 def report(
-    problem: Problem, best: tuple[float, float], options: Any, start: str, entries: list[Entry], out: dict[str, str]
+    problem: Problem,
+    best: tuple[float, float],
+    options: Any,
+    start: str,
+    entries: list[Entry],
+    out: dict[str, str],
+    memory: list[float],
 ) -> None:
-    """Keep and print what a race from one start has shown."""
+    """Keep and print what a race from one start has shown; ``memory``: seconds of ``NEW_BYTES`` before each turn."""
     if not entries:
         return
     optimum, gradient = best
@@ -97,6 +109,7 @@ def report(
     text = f"{head}\n\n{body}\n"
     if spent := _spent(by_side):
         text += f"\n{SPENT}\n\n{spent}\n"
+    text += f"\n{MEMORY.format(mb=NEW_BYTES / 1e6, seconds=spread(memory))}\n"
     text += "".join(f"\n* left out: {side}: {reason}" for side, reason in out.items())
     folder = RESULTS / "race"
     folder.mkdir(parents=True, exist_ok=True)
@@ -109,6 +122,7 @@ def report(
         "limit_seconds": options.limit,
         "full": options.full,
         "left_out": out,
+        "new_memory_seconds": memory,
         "entries": [entry.figures() for entry in entries],
     }
     (folder / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")

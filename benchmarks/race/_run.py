@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks._measure import RESULTS
+from benchmarks._measure import RESULTS, new_memory_seconds
 from benchmarks.peers import sides as sides_of
 from benchmarks.race._child import Child, ChildError, Overdue, Run, child
 from benchmarks.race._objective import Objective
 from benchmarks.race._optima import optimum_of
 from benchmarks.race._options import parse
 from benchmarks.race._problem import Problem, write
-from benchmarks.race._report import Entry, report
+from benchmarks.race._report import NEW_BYTES, Entry, report
 from benchmarks.race._side import Config, Side
 from benchmarks.race._tune import TARGETS, Settings, tune
 from benchmarks.race._workloads import WORKLOADS
@@ -112,7 +112,9 @@ def _go(race: Race, sides: list[type[Side]], start: str | None, left_out: dict[s
     """Tune every side, or let them race in turn, as often as the time allows."""
     entries: list[Entry] = []
     failed: dict[str, str] = {}
+    memory: list[float] = []
     for _ in range(1 if start is None else race.options.repeats):
+        memory.append(new_memory_seconds(NEW_BYTES))
         for side in sides:
             if side.name in failed:
                 continue
@@ -135,4 +137,5 @@ def _go(race: Race, sides: list[type[Side]], start: str | None, left_out: dict[s
                 failed[side.name] = "not within the time of the command" if late else str(error)
                 print(f"{side.name}: {failed[side.name]}", flush=True)
     if start is not None:
-        report(race.problem, (race.optimum, race.gradient), race.options, start, entries, left_out | failed)
+        best = race.optimum, race.gradient
+        report(race.problem, best, race.options, start, entries, left_out | failed, memory)
