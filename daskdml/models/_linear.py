@@ -14,6 +14,7 @@ from daskdml.models._model import Rows, Totals
 from daskdml.numerics import (
     ADAGRAD,
     BINARY,
+    GRAM_COLUMNS,
     KINKED,
     L2,
     NO_PENALTY,
@@ -72,9 +73,11 @@ _BY_PROBLEM = set(State._fields) - {"clock", "scale"}
 # Entries of X, and what a row costs beside its own, that are visited in one call before anyone is asked: about 20 ms.
 AT_ONCE = 20_000_000
 ROW_COST = 20
-# Blocks of a grid, notes of each of them (of losses by row of a tile, of penalties by thread), rows of a gradient: what
-# the kernels of a GPU have at most.
-GRID, NOTES, GRADIENT_ROWS = 1056, 128 + 256, 2**18
+# Blocks of a grid, notes of each of them (of losses by row of a tile, twice, of penalties by thread), rows of a
+# gradient: what the kernels of a GPU have at most.
+GRID, NOTES, GRADIENT_ROWS = 1056, 2 * 128 + 256, 2**18
+# Columns of a square whose products a block of the grid makes.
+SQUARE = 64
 # Of second derivatives, on each worker.
 CURVED_BYTES = 2**30
 _NO_WEIGHTS = {np.dtype(t): np.empty(0, dtype=t) for t in (np.float32, np.float64)}
@@ -148,6 +151,17 @@ class LinearModel:
         parameters = sum(array.nbytes for array in self.init())
         sums = 8 * self.n_outputs * ((2 if sparse else GRID) * self.n_features + GRID * NOTES)
         return 2 * parameters + sums + 16 * max(self.batch, GRADIENT_ROWS) * (self.n_outputs + 1)
+
+    def sums_bytes(self, curved: bool) -> int:
+        # Curvatures of rows; then products of columns in squares, of as many slices of the rows as keep the grid at
+        # work, and their sums; and the same of columns with themselves.
+        outputs, columns = self.n_outputs, -(-(self.n_features + 1) // SQUARE)
+        each = columns * (columns + 1) // 2
+        pairs = outputs * (outputs + 1) // 2 if self.settings.mode == SOFTMAX else outputs
+        squares = pairs * each if curved else each if self.n_features < GRAM_COLUMNS else 0
+        numbers = GRADIENT_ROWS * (outputs + 1) + 3 * outputs * (self.n_features + 2)
+        numbers += SQUARE**2 * (max(GRID, squares) + squares) if squares else 0
+        return 8 * (numbers + SQUARE * (GRID + 2 * outputs * columns))
 
     @property
     def batched(self) -> bool:
@@ -282,8 +296,12 @@ class LinearModel:
         out: Gradient,
         sample: Sample | None = None,
     ) -> None:
+        sides = self._class_weights()
+        if isinstance(block, DeviceBlock):
+            block.card.add_sums(block, order, state, self.settings, sides, self._on(active), out, sample)
+            return
         _, y, weight = self._rows(block)
-        settings, sides = gradient_settings(self.settings), self._class_weights()
+        settings = gradient_settings(self.settings)
         given = (block.X, y, weight, np.asarray(order), state, settings, *sides, self._on(active), out)
         if isinstance(block.X, np.ndarray) or len(out.hessian) or len(out.gram):
             sum_matrix(*given, sample)

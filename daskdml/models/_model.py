@@ -61,6 +61,9 @@ class Model(Protocol):
     def device_bytes(self, sparse: bool) -> int:
         """Memory of a GPU that training takes beside the rows, which are sparse or not, about."""
 
+    def sums_bytes(self, curved: bool) -> int:
+        """Memory of a GPU that :meth:`add_sums` takes beside that, about; ``curved`` with second derivatives."""
+
     def init(self) -> Any:
         """A fresh state."""
 

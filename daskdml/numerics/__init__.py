@@ -50,6 +50,7 @@ from daskdml.numerics._sgd import train_rows
 from daskdml.numerics._shuffle import BatchOrder, row_order, seed_of_words, shuffle_in_place
 from daskdml.numerics._turn import turn
 from daskdml.numerics._whole import (
+    GRAM_COLUMNS,
     KINKED,
     Surface,
     flat,
@@ -67,6 +68,7 @@ __all__ = [
     "ADAPTIVE",
     "BINARY",
     "CONSTANT",
+    "GRAM_COLUMNS",
     "KINKED",
     "L2",
     "LOSSES",

@@ -14,6 +14,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ ON_LINES = 0.1
 FAR = 3.0
 
 # Multiples of these are spread over 0 to 1 more evenly than random numbers are, and need no more than a row's place.
-_ROWS, _BLOCKS, _PASSES = 0.6180339887498949, 0.41421356237309515, 0.7320508075688772
+ROWS, _BLOCKS, _PASSES = 0.6180339887498949, 0.41421356237309515, 0.7320508075688772
 # Of a block of which nothing is known yet: how many rows are looked at, and what part is kept at least.
 _PILOT, _FIRST = 1024, 1 / 8
 # For products of columns, of which curvature is made as long as nothing better is known: rows for each column.
@@ -118,20 +119,35 @@ def shares_for(
     return np.nan_to_num(shares, nan=0.0, posinf=np.inf)
 
 
-def pilot(n_rows: int, n_features: int, rows: float) -> tuple[np.ndarray, float]:
-    """Before anything is known of a block: rows to look at, and how many are wanted for each feature.
+def begun_sample(
+    sample: Sample, settings: Settings, n_rows: int, n_features: int, look: Callable[[np.ndarray], np.ndarray]
+) -> Sample:
+    """The sample of a block of which nothing is known yet, from a ``look`` at some of its rows.
 
-    More than in a pass that follows, since how many blocks there are is not known, nor how much a few rows tell.
+    More is taken than in a pass that follows, since how many blocks there are is not known, nor how much a few rows
+    tell.
+
+    Parameters
+    ----------
+    look : callable
+        From places of rows, (n,), to the diagonals of the sums of their second derivatives, (P, p).
     """
     looked_at = np.linspace(0, n_rows - 1, min(n_rows, _PILOT)).astype(np.intp)
-    return looked_at, max(rows, n_rows * _FIRST / (n_features + 1))
+    wanted = max(sample.rows, n_rows * _FIRST / (n_features + 1))
+    found = look(looked_at) * (n_rows / len(looked_at))
+    return sample._replace(shares=shares_for(found, settings, n_features, n_rows, wanted))
 
 
 def gram_seats(places: np.ndarray, n_rows: int, n_columns: int) -> tuple[np.ndarray, float]:
     """Which of these places of a block are taken for the products of so many columns, and what each row counts for."""
-    part = min(max(max(_GRAM * n_columns, _AT_ONCE) / n_rows, _FIRST), 1.0)
-    turned = places * _ROWS
+    part = gram_part(n_rows, n_columns)
+    turned = places * ROWS
     return np.flatnonzero(turned - np.floor(turned) < part), 1.0 / part
+
+
+def gram_part(n_rows: int, n_columns: int) -> float:
+    """Which part of a block's rows is taken for the products of so many columns."""
+    return min(max(max(_GRAM * n_columns, _AT_ONCE) / n_rows, _FIRST), 1.0)
 
 
 def mean_bends(curvatures: np.ndarray, settings: Settings) -> np.ndarray:
@@ -169,7 +185,7 @@ def _chances(rows: np.ndarray, curvatures: np.ndarray, settings: Settings, share
 
 def seats_of(sample: Sample, places: np.ndarray) -> np.ndarray:
     """From 0 to 1, by rows' places in their block: a row is kept whose chance is larger."""
-    turned = places * _ROWS + sample.turn
+    turned = places * ROWS + sample.turn
     return turned - np.floor(turned)
 
 

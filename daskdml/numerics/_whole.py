@@ -20,13 +20,12 @@ from daskdml.numerics._hessian import (
     Products,
     Sample,
     add_hessians,
+    begun_sample,
     curvature,
     diagonals_of,
     gram_seats,
     mean_bends,
-    pilot,
     seats_of,
-    shares_for,
 )
 from daskdml.numerics._losses import (
     EPSILON_INSENSITIVE,
@@ -256,14 +255,14 @@ def sum_matrix(
         add(scores, y[chosen], weight, settings, *sides, slopes, curves, out.totals, out.value)
         return slopes, curves
 
+    def look(few: np.ndarray) -> np.ndarray:
+        rows = _dense(X, few)
+        return diagonals_of(rows, bends(rows, few, zero_gradient(state, settings))[1], settings)
+
     # What is no number shows in the sums, and is told of by whoever has them all.
     with np.errstate(over="ignore", invalid="ignore"):
         if curved and sample is not None and not sample.shares.size:
-            few, wanted = pilot(X.shape[0], d, sample.rows)
-            rows = _dense(X, few)
-            found = diagonals_of(rows, bends(rows, few, zero_gradient(state, settings))[1], settings)
-            shares = shares_for(found * (X.shape[0] / len(few)), settings, d, X.shape[0], wanted)
-            sample = sample._replace(shares=shares)
+            sample = begun_sample(sample, settings, X.shape[0], d, look)
         tiles = _tiles(order, max(64, TILE_BYTES // (d * X.dtype.itemsize)))
         if isinstance(X, np.ndarray) and X.size >= COMPILED and settings.mode in (BINARY, REGRESSION) and not scaled:
             _sum_at_once(X, y, sample_weight, tiles, coef.T, intercept, settings, positive, negative, out, sample)

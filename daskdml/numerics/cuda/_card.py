@@ -15,10 +15,13 @@ from typing import Any
 import numpy as np
 from numba import config, cuda
 
+from daskdml.numerics._gradient import Gradient
+from daskdml.numerics._hessian import Sample
 from daskdml.numerics._on_device import DeviceBlock
 from daskdml.numerics._rows import CsrRows, DenseRows
 from daskdml.numerics._settings import SOFTMAX, Settings, State
 from daskdml.numerics._shuffle import ROUNDS, BatchOrder
+from daskdml.numerics.cuda._curves import Curves
 from daskdml.numerics.cuda._kernels import Kernels, kernels
 from daskdml.numerics.cuda._launch import Launch
 from daskdml.numerics.cuda._layout import (
@@ -64,9 +67,10 @@ class Card:
         self.threads = threads or Threads()
         self._running = threading.Lock()
         self._moving = threading.Lock()
-        self._stream = cuda.stream()
+        self.stream = cuda.stream()
         self._mover = Mover(_CudaBus(), threads=1 if _SIMULATED else max(1, min(MOVING, cores() * 3 // 4)))
         self._work: tuple[tuple, _Work] | None = None
+        self._curves: tuple[tuple, Curves] | None = None
         self._order: Any = None
         # How many arrays for orders there were: tells the present one apart.
         self.orders = 0
@@ -74,7 +78,7 @@ class Card:
         # The smallest kernel, now: that one cannot be compiled or run is better known before a fit than in it.
         probe = BatchOrder(1, 0)
         self.order(probe, cuda.to_device(probe.keys))
-        self._stream.synchronize()
+        self.stream.synchronize()
 
     # -- rows -------------------------------------------------------------------------------------------
 
@@ -137,17 +141,56 @@ class Card:
         active: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """The sums of the rows' gradients, (K, d + 1) with the intercept's last, and of their losses, (K,)."""
-        if not len(order):
-            return np.zeros((len(state.coef), block.shape[1] + 1)), np.zeros(len(state.coef))
         with self._running:
-            work = self._work_for(block, state, GRADIENT_ROWS, len(order))
-            given = work.begin(block, order, state, settings, sides, active)
-            for start in range(0, len(order), work.batch):
-                span = start, min(start + work.batch, len(order))
-                work.slopes(given, *span)
-                work.launch(work.kernels.total, work.blocks, given, "data weights scratch numbers", *span)
-            work.end(None)
-            return work.found("sums").copy(), work.found("totals")[0].sum(axis=1)
+            sums, totals = self._sums(block, order, state, settings, sides, active, valued=False)
+        return sums, totals[0]
+
+    def add_sums(
+        self,
+        block: DeviceBlock,
+        order: np.ndarray | BatchOrder,
+        state: State,
+        settings: Settings,
+        sides: tuple[np.ndarray, np.ndarray],
+        active: np.ndarray,
+        out: Gradient,
+        sample: Sample | None = None,
+    ) -> None:
+        """Add rows to ``out``, with all that it has, as :func:`daskdml.numerics.sum_matrix` does."""
+        if not len(order):
+            return
+        given = state, settings, sides, active
+        with self._running:
+            sums, totals = self._sums(block, order, *given, valued=True)
+            if len(out.hessian) or len(out.column_squares):
+                self._curves_for(block, state, settings).add(block, np.asarray(order), *given, out, sample)
+        out.coef[...] += sums[:, :-1]
+        out.intercept[...] += sums[:, -1]
+        out.totals[0] += totals[0]
+        out.value[...] += totals[2]
+        out.rows[0] += len(order)
+
+    def _sums(
+        self,
+        block: DeviceBlock,
+        order: np.ndarray | BatchOrder,
+        state: State,
+        settings: Settings,
+        sides: tuple[np.ndarray, np.ndarray],
+        active: np.ndarray,
+        valued: bool,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of gradients, (K, d + 1), and of losses, (3, K): if ``valued``, by the rows' weights in the last row."""
+        if not len(order):
+            return np.zeros((len(state.coef), block.shape[1] + 1)), np.zeros((3, len(state.coef)))
+        work = self._work_for(block, state, GRADIENT_ROWS, len(order))
+        given = work.begin(block, order, state, settings, sides, active)
+        for start in range(0, len(order), work.batch):
+            span = start, min(start + work.batch, len(order))
+            work.slopes(given, *span, valued)
+            work.launch(work.kernels.total, work.blocks, given, "data weights scratch numbers", *span)
+        work.end(None)
+        return work.found("sums").copy(), work.found("totals").sum(axis=2)
 
     def scores(self, block: DeviceBlock, order: np.ndarray, coef: np.ndarray, intercept: np.ndarray) -> np.ndarray:
         """Scores of rows, (n_rows, K), on the host."""
@@ -158,8 +201,8 @@ class Card:
                 blocks = max(1, min(len(order), BLOCKS_EACH * multiprocessors()))
                 chosen = cuda.to_device(np.ascontiguousarray(order))
                 given = (chosen, cuda.to_device(np.ascontiguousarray(coef)), cuda.to_device(intercept), found)
-                kernel[blocks, self.threads.block, self._stream](block.rows, *given)
-                self._stream.synchronize()
+                kernel[blocks, self.threads.block, self.stream](block.rows, *given)
+                self.stream.synchronize()
         return found.copy_to_host()
 
     def targets(self, block: DeviceBlock, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -200,6 +243,16 @@ class Card:
             self._work = key, _Work(self, block, state, batch)
         return self._work[1]
 
+    def _curves_for(self, block: DeviceBlock, state: State, settings: Settings) -> Curves:
+        """Working memory for second derivatives; that of the last call, if it was like this one."""
+        rows = min(GRADIENT_ROWS, 1 << max(0, block.n_rows - 1).bit_length())
+        key = _Work.key(block, state, rows), bool(settings.fit_intercept)
+        if self._curves is None or self._curves[0] != key:
+            self._curves = None
+            blocks = BLOCKS_EACH * multiprocessors()
+            self._curves = key, Curves(self, block, state, settings.fit_intercept, rows, blocks)
+        return self._curves[1]
+
     def order(self, order: np.ndarray | BatchOrder, keys: Any) -> Any:
         """Row numbers on the device: at the beginning of an array of the card's own, which the next call writes to."""
         if self._order is None or len(self._order) < len(order):
@@ -211,12 +264,12 @@ class Card:
             launch = self._permute.get(blocks)
             if launch is None:
                 kernel = kernels(Shape(False, False), self.threads).permute
-                launch = self._permute[blocks] = Launch(kernel, (blocks, self.threads.block, self._stream, 0))
+                launch = self._permute[blocks] = Launch(kernel, (blocks, self.threads.block, self.stream, 0))
             arguments = self._order, order.start, order.stop, order.n_rows, order.bits, keys
             launch(arguments, (self.orders, None, None, None, None, None))
         elif len(order):
             chosen = np.ascontiguousarray(order, dtype=np.int32)
-            self._order[: len(order)].copy_to_device(chosen, stream=self._stream)
+            self._order[: len(order)].copy_to_device(chosen, stream=self.stream)
         return self._order
 
 
@@ -283,7 +336,7 @@ class _Work:
     def _pack(self, state: State, blocks: int) -> None:
         """Memory for a call by so many blocks."""
         k, double = self.n_problems, np.dtype(np.float64)
-        found = {"totals": ((2, k, blocks), double), "sums": ((k, self.n_features + 1), double)}
+        found = {"totals": ((3, k, blocks), double), "sums": ((k, self.n_features + 1), double)}
         given = {
             "positive_weight": ((k,), double),
             "negative_weight": ((k,), double),
@@ -335,6 +388,7 @@ class _Work:
             sums=self._found[1],
             fixed=zeros((k, self.n_features) if self.sparse else (0, 0), np.int64),
             peaks=zeros((blocks,)),
+            values=zeros((blocks * self.tiles[0], k)),
         )
 
     def begin(
@@ -352,7 +406,7 @@ class _Work:
             self._host[name][...] = array
         if isinstance(order, BatchOrder):
             self._host["keys"][...] = order.keys
-        self._up[1].copy_to_device(self._up[0], stream=self.card._stream)
+        self._up[1].copy_to_device(self._up[0], stream=self.card.stream)
         chosen = self.card.order(order, self._keys)
         width = columns_of_a_block(self.n_problems * self.each, self.together, self.card.threads)
         numbers = numbers_of(settings, state.clock[0], block.largest, self.tiles, width)
@@ -364,9 +418,10 @@ class _Work:
             "numbers": (numbers, None),
         }
 
-    def slopes(self, given: dict[str, tuple[Any, Any]], start: int, stop: int) -> None:
+    def slopes(self, given: dict[str, tuple[Any, Any]], start: int, stop: int, valued: bool = False) -> None:
         """The gradient of rows: of dense ones the sums of each block, of sparse ones those of columns too."""
-        self.launch(self.kernels.slopes, self.blocks, given, "rows data weights scratch numbers", start, stop)
+        kernel = self.kernels.valued if valued else self.kernels.slopes
+        self.launch(kernel, self.blocks, given, "rows data weights scratch numbers", start, stop)
         if self.sparse:
             self.launch(self.kernels.gather, self.blocks, given, "rows data scratch numbers", start, stop)
 
@@ -374,26 +429,26 @@ class _Work:
         """Run a kernel, with the arguments that it takes of those ``given``, after those before it."""
         launch = self._launches.get(kernel)
         if launch is None:
-            shape = blocks, self.card.threads.block, self.card._stream, self.shared_bytes
+            shape = blocks, self.card.threads.block, self.card.stream, self.shared_bytes
             launch = self._launches[kernel] = Launch(kernel, shape)
         arguments, names = zip(*(given[name] for name in chosen.split()), strict=True)
         launch((*arguments, *further), (*names, *(None for _ in further)))
 
     def end(self, state: State | None) -> None:
         """Wait for the kernels, and take what they have changed over into ``state``."""
-        self._down[1].copy_to_host(self._down[0], stream=self.card._stream)
-        self.card._stream.synchronize()
+        self._down[1].copy_to_host(self._down[0], stream=self.card.stream)
+        self.card.stream.synchronize()
         if state is not None:
             for name in CHANGED:
                 getattr(state, name)[...] = self._host[name]
 
     def found(self, name: str) -> np.ndarray:
-        """Of the last call: "totals" (2, K, blocks), or "sums" (K, d + 1); the next one writes to it."""
+        """Of the last call: "totals" (3, K, blocks), or "sums" (K, d + 1); the next one writes to it."""
         return self._host[name]
 
     def totals(self, settings: Settings) -> np.ndarray:
         """Sums of the losses, and of the losses with their penalties."""
-        loss, penalty = self.found("totals")[:, :, : self.together].sum(axis=2)
+        loss, penalty = self.found("totals")[:2, :, : self.together].sum(axis=2)
         if settings.mode == SOFTMAX:
             penalty = np.where(np.arange(self.n_problems) == 0, penalty.sum(), 0.0)
         return np.stack([loss, loss + penalty])

@@ -20,12 +20,10 @@ from typing import Any, NamedTuple
 from numba import config, cuda, float32, float64, int64
 
 from daskdml.numerics._settings import ADAGRAD, SOFTMAX
-from daskdml.numerics.cuda._layout import Shape, Threads
+from daskdml.numerics.cuda._layout import WHOLE, Shape, Threads
 from daskdml.numerics.cuda._parts import class_weight, place_of, rate_at, row_gradient, softmax_row
 from daskdml.numerics.cuda._warps import exchanges, warp_phases
 
-# What whole numbers may add up to; half of an int64's range is left for rounding.
-_WHOLE = 2.0**62
 # Left alone, the compiler keeps sizes and strides of all arrays in registers, 255 a thread: one block then fills a
 # multiprocessor, too few to wait for memory with. With 64 four do, and what is spilt stays in the first level of cache;
 # with rows in registers two must be enough.
@@ -37,38 +35,52 @@ class Kernels(NamedTuple):
 
     ``train`` runs all batches of a visit and steps after each. ``slopes``, ``gather``, ``step`` run a phase of a
     batch each, ``total`` adds up its gradient instead of a step, ``decide`` gives the scores of rows, ``permute``
-    makes a :class:`daskdml.numerics.BatchOrder`.
+    makes a :class:`daskdml.numerics.BatchOrder`. ``valued`` is ``slopes``, and adds up losses by the rows' weights too.
     """
 
     permute: Any
     train: Any
     slopes: Any
+    valued: Any
     gather: Any
     step: Any
     total: Any
     decide: Any
 
 
-@cuda.jit(device=True)
-def _row_slopes(numbers, data, scratch, p, slot, i):
-    """From the scores of row ``i``, at place ``p`` of its batch, to its weighted slopes; its losses are noted."""
-    n_problems = scratch.scores.shape[1]
-    y = float64(data.y[i])
-    weight = float64(data.sample_weight[i]) if data.sample_weight.shape[0] > 0 else 1.0
-    softmax = numbers.mode == SOFTMAX
-    if softmax:
-        scratch.losses[slot, 0] += softmax_row(True, scratch.scores[p], y, scratch.slopes[p])
-    for k in range(n_problems):
-        if not data.active[k]:
-            scratch.slopes[p, k] = 0.0
-            continue
-        if not softmax:
-            value, slope = row_gradient(numbers, y, scratch.scores[p, k], k)
-            scratch.losses[slot, k] += value
-            scratch.slopes[p, k] = slope
-        scratch.slopes[p, k] *= weight * class_weight(
-            numbers.mode, y, k, numbers.first_class, data.positive_weight, data.negative_weight
-        )
+def _row_slopes_of(valued):
+    """From the scores of row ``i``, at place ``p`` of its batch, to its weighted slopes; its losses are noted.
+
+    Where they are ``valued``, they are noted by the row's weight too.
+    """
+
+    @cuda.jit(device=True)
+    def row_slopes(numbers, data, scratch, p, slot, i):
+        n_problems = scratch.scores.shape[1]
+        y = float64(data.y[i])
+        weight = float64(data.sample_weight[i]) if data.sample_weight.shape[0] > 0 else 1.0
+        softmax = numbers.mode == SOFTMAX
+        if softmax:
+            loss = softmax_row(True, scratch.scores[p], y, scratch.slopes[p])
+            scratch.losses[slot, 0] += loss
+            if valued:
+                scratch.values[slot, 0] += loss * weight * data.positive_weight[int(y)]
+        for k in range(n_problems):
+            if not data.active[k]:
+                scratch.slopes[p, k] = 0.0
+                continue
+            share = weight * class_weight(
+                numbers.mode, y, k, numbers.first_class, data.positive_weight, data.negative_weight
+            )
+            if not softmax:
+                value, slope = row_gradient(numbers, y, scratch.scores[p, k], k)
+                scratch.losses[slot, k] += value
+                scratch.slopes[p, k] = slope
+                if valued:
+                    scratch.values[slot, k] += value * share
+            scratch.slopes[p, k] *= share
+
+    return row_slopes
 
 
 @cuda.jit(device=True)
@@ -219,61 +231,68 @@ def kernels(shape: Shape, threads: Threads) -> Kernels:
         cuda.syncthreads()
         return value
 
-    @cuda.jit(device=True)
-    def tile_slopes(rows, data, weights, scratch, numbers, start, stop):
-        """Scores and slopes of this block's rows of a batch; of dense rows their gradient too."""
-        tile = cuda.shared.array(0, real)
-        part = cuda.shared.array(THREADS, float64)
-        tid, block = cuda.threadIdx.x, cuda.blockIdx.x
-        n_problems, last = scratch.slopes.shape[1], scratch.partials.shape[2] - 1
-        row, lane = tid // numbers.lanes, tid % numbers.lanes
-        for k in range(n_problems):
-            for j in range(tid, last + 1, THREADS):
-                scratch.partials[block, k, j] = 0.0
-        cuda.syncthreads()
-        peak = 0.0
-        first = start + block * numbers.tile_rows
-        while first < stop:
-            count = min(numbers.tile_rows, stop - first)
-            place = first - start
-            mine = row < count
-            i = data.order[first + row] if mine else data.order[first]
-            if not sparse and numbers.pitch > 0:
-                load(rows, tile, data, numbers, first, count)
-            cuda.syncthreads()
+    def tile_slopes_by(row_slopes):
+        """A phase that makes scores and slopes of rows in tiles, row by row as ``row_slopes`` does."""
+
+        @cuda.jit(device=True)
+        def tile_slopes(rows, data, weights, scratch, numbers, start, stop):
+            """Scores and slopes of this block's rows of a batch; of dense rows their gradient too."""
+            tile = cuda.shared.array(0, real)
+            part = cuda.shared.array(THREADS, float64)
+            tid, block = cuda.threadIdx.x, cuda.blockIdx.x
+            n_problems, last = scratch.slopes.shape[1], scratch.partials.shape[2] - 1
+            row, lane = tid // numbers.lanes, tid % numbers.lanes
             for k in range(n_problems):
-                part[tid] = dot_part(rows, tile, numbers, i, row, weights.coef, k, lane) if mine else 0.0
+                for j in range(tid, last + 1, THREADS):
+                    scratch.partials[block, k, j] = 0.0
+            cuda.syncthreads()
+            peak = 0.0
+            first = start + block * numbers.tile_rows
+            while first < stop:
+                count = min(numbers.tile_rows, stop - first)
+                place = first - start
+                mine = row < count
+                i = data.order[first + row] if mine else data.order[first]
+                if not sparse and numbers.pitch > 0:
+                    load(rows, tile, data, numbers, first, count)
                 cuda.syncthreads()
+                for k in range(n_problems):
+                    part[tid] = dot_part(rows, tile, numbers, i, row, weights.coef, k, lane) if mine else 0.0
+                    cuda.syncthreads()
+                    if mine and lane == 0:
+                        score = 0.0
+                        for other in range(numbers.lanes):
+                            score += part[tid + other]
+                        scratch.scores[place + row, k] = score + weights.intercept[k]
+                    cuda.syncthreads()
                 if mine and lane == 0:
-                    score = 0.0
-                    for other in range(numbers.lanes):
-                        score += part[tid + other]
-                    scratch.scores[place + row, k] = score + weights.intercept[k]
+                    row_slopes(numbers, data, scratch, place + row, block * numbers.tile_rows + row, i)
                 cuda.syncthreads()
-            if mine and lane == 0:
-                _row_slopes(numbers, data, scratch, place + row, block * numbers.tile_rows + row, i)
-            cuda.syncthreads()
-            for k in range(tid, n_problems, THREADS):
-                total = 0.0
-                for r in range(count):
-                    slope = scratch.slopes[place + r, k]
-                    total += slope
-                    # What is not a number is as bad as what is too large.
-                    size = abs(slope)
-                    peak = max(peak, size if size == size else math.inf)
-                scratch.partials[block, k, last] += total
-            if not sparse:
-                add_tile(rows, tile, data, scratch, numbers, first, place, count)
-            cuda.syncthreads()
-            first += cuda.gridDim.x * numbers.tile_rows
-        peak = largest_of_threads(part, peak)
-        if tid == 0:
-            scratch.peaks[block] = peak
+                for k in range(tid, n_problems, THREADS):
+                    total = 0.0
+                    for r in range(count):
+                        slope = scratch.slopes[place + r, k]
+                        total += slope
+                        # What is not a number is as bad as what is too large.
+                        size = abs(slope)
+                        peak = max(peak, size if size == size else math.inf)
+                    scratch.partials[block, k, last] += total
+                if not sparse:
+                    add_tile(rows, tile, data, scratch, numbers, first, place, count)
+                cuda.syncthreads()
+                first += cuda.gridDim.x * numbers.tile_rows
+            peak = largest_of_threads(part, peak)
+            if tid == 0:
+                scratch.peaks[block] = peak
+
+        return tile_slopes
 
     load_warp: Any = None
     visit_warp: Any = None
+    visit_valued: Any = None
     if columns:
         load_warp, visit_warp = warp_phases(shape, threads)
+        _, visit_valued = warp_phases(shape, threads, valued=True)
     # Entries of rows that a thread has in registers.
     ENTRIES = max(1, columns * rows_at_once)
     BLOCK_ROWS = THREADS // WARP * rows_at_once
@@ -283,15 +302,20 @@ def kernels(shape: Shape, threads: Threads) -> Kernels:
         """Where the rows of this warp begin in a batch."""
         return start + block * BLOCK_ROWS + cuda.threadIdx.x // WARP * rows_at_once
 
-    @cuda.jit(device=True)
-    def warp_slopes(rows, data, weights, scratch, numbers, start, stop):
-        values = cuda.local.array(ENTRIES, real)
-        y, weight = 0.0, 0.0
-        if ahead:
-            y, weight = load_warp(rows, data, weights, values, warp_first(cuda.blockIdx.x, start), stop)
-        visit_warp(rows, data, weights, scratch, numbers, values, y, weight, start, stop)
+    def warp_slopes_by(visit):
+        @cuda.jit(device=True)
+        def warp_slopes(rows, data, weights, scratch, numbers, start, stop):
+            values = cuda.local.array(ENTRIES, real)
+            y, weight = 0.0, 0.0
+            if ahead:
+                y, weight = load_warp(rows, data, weights, values, warp_first(cuda.blockIdx.x, start), stop)
+            visit(rows, data, weights, scratch, numbers, values, y, weight, start, stop)
 
-    slopes_of = warp_slopes if columns else tile_slopes
+        return warp_slopes
+
+    tile_slopes = tile_slopes_by(_row_slopes_of(False))
+    slopes_of = warp_slopes_by(visit_warp) if columns else tile_slopes
+    valued_of = warp_slopes_by(visit_valued) if columns else tile_slopes_by(_row_slopes_of(True))
 
     @cuda.jit(device=True)
     def largest_peak(scratch, part):
@@ -308,7 +332,7 @@ def kernels(shape: Shape, threads: Threads) -> Kernels:
         bound = peak * numbers.largest * (stop - start)
         if not bound > 0.0 or math.isinf(bound):
             return
-        scale = _WHOLE / bound
+        scale = WHOLE / bound
         tid = cuda.threadIdx.x
         row, lane = tid // numbers.lanes, tid % numbers.lanes
         if row >= numbers.tile_rows:
@@ -327,7 +351,7 @@ def kernels(shape: Shape, threads: Threads) -> Kernels:
     def unit_of(scratch, part, numbers, rows):
         """What a whole number of :func:`gather_of` stands for; not a number where a slope was none."""
         bound = largest_peak(scratch, part) * numbers.largest * rows
-        return math.nan if math.isinf(bound) or bound != bound else bound / _WHOLE
+        return math.nan if math.isinf(bound) or bound != bound else bound / WHOLE
 
     @cuda.jit(device=True)
     def stepped(data, weights, scratch, numbers, k, j, total, n_rows, clock, fresh):
@@ -386,23 +410,36 @@ def kernels(shape: Shape, threads: Threads) -> Kernels:
 
     step_of, sum_of = over_columns(stepped), over_columns(summed)
 
-    @cuda.jit(device=True)
-    def tally(scratch, numbers, fresh):
-        """Add up what this block's threads have noted of losses and penalties."""
-        part = cuda.shared.array(THREADS, float64)
-        tid, block = cuda.threadIdx.x, cuda.blockIdx.x
-        cuda.syncthreads()
-        for k in range(scratch.totals.shape[1]):
-            loss = 0.0
-            for row in range(tid, numbers.tile_rows, THREADS):
-                loss += scratch.losses[block * numbers.tile_rows + row, k]
-                scratch.losses[block * numbers.tile_rows + row, k] = 0.0
-            penalty = scratch.penalties[block * THREADS + tid, k]
-            scratch.penalties[block * THREADS + tid, k] = 0.0
-            loss, penalty = sum_of_threads(part, loss, 1), sum_of_threads(part, penalty, 1)
-            if tid == 0:
-                scratch.totals[0, k, block] = loss if fresh else scratch.totals[0, k, block] + loss
-                scratch.totals[1, k, block] = penalty if fresh else scratch.totals[1, k, block] + penalty
+    def tally_of(valued):
+        """Add up what this block's threads have noted of losses and penalties, or of losses by the rows' weights."""
+
+        @cuda.jit(device=True)
+        def noted(scratch, numbers, fresh):
+            part = cuda.shared.array(THREADS, float64)
+            tid, block = cuda.threadIdx.x, cuda.blockIdx.x
+            cuda.syncthreads()
+            for k in range(scratch.totals.shape[1]):
+                loss, worth = 0.0, 0.0
+                for row in range(tid, numbers.tile_rows, THREADS):
+                    loss += scratch.losses[block * numbers.tile_rows + row, k]
+                    scratch.losses[block * numbers.tile_rows + row, k] = 0.0
+                    if valued:
+                        worth += scratch.values[block * numbers.tile_rows + row, k]
+                        scratch.values[block * numbers.tile_rows + row, k] = 0.0
+                penalty = scratch.penalties[block * THREADS + tid, k]
+                scratch.penalties[block * THREADS + tid, k] = 0.0
+                loss, penalty = sum_of_threads(part, loss, 1), sum_of_threads(part, penalty, 1)
+                if valued:
+                    worth = sum_of_threads(part, worth, 1)
+                if tid == 0:
+                    scratch.totals[0, k, block] = loss if fresh else scratch.totals[0, k, block] + loss
+                    scratch.totals[1, k, block] = penalty if fresh else scratch.totals[1, k, block] + penalty
+                    if valued:
+                        scratch.totals[2, k, block] = worth if fresh else scratch.totals[2, k, block] + worth
+
+        return noted
+
+    tally, tally_values = tally_of(False), tally_of(True)
 
     @cuda.jit
     def permute(order, start, stop, n_rows, bits, keys):
@@ -453,6 +490,11 @@ def kernels(shape: Shape, threads: Threads) -> Kernels:
         slopes_of(rows, data, weights, scratch, numbers, start, stop)
         tally(scratch, numbers, start == 0)
 
+    @cuda.jit(**compiled)
+    def valued(rows, data, weights, scratch, numbers, start, stop):
+        valued_of(rows, data, weights, scratch, numbers, start, stop)
+        tally_values(scratch, numbers, start == 0)
+
     @cuda.jit
     def gather(rows, data, scratch, numbers, start, stop):
         if sparse:
@@ -496,4 +538,4 @@ def kernels(shape: Shape, threads: Threads) -> Kernels:
                 cuda.syncthreads()
             first += cuda.gridDim.x * warps
 
-    return Kernels(permute, train, slopes, gather, step, total, decide)
+    return Kernels(permute, train, slopes, valued, gather, step, total, decide)

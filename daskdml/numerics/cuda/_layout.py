@@ -15,6 +15,8 @@ TILE_ROWS = 32
 # Bytes of rows that a thread takes into its registers at once. Twice as many, where a visit is long, are more loads in
 # flight; where batches are short, so many are loaded ahead of the next one, and are there while the grid waits.
 REGISTER_BYTES = 128
+# What whole numbers may add up to; half of an int64's range is left for rounding.
+WHOLE = 2.0**62
 # Rows that make a batch long, for each multiprocessor.
 LONG_BATCH = 256
 
@@ -80,11 +82,12 @@ class Scratch(NamedTuple):
     slopes: Any  # (rows of a batch, K): derivatives by the score, weighted
     losses: Any  # (rows of all tiles at work, K): summed over the launch; zero between launches
     penalties: Any  # (all threads, K): summed over the launch; zero between launches
-    totals: Any  # (2, K, blocks): sums of losses and of penalties, over the call
+    totals: Any  # (3, K, blocks): sums of losses, of penalties, and of losses by the rows' weights, over the call
     partials: Any  # (blocks, K, d + 1), or (blocks, K, 1) of sparse rows: sums of the batch; last, the intercept's
     sums: Any  # (K, d + 1) float64: what the call adds up to, where no step is made
     fixed: Any  # (K, d) int64: sums of sparse rows in units of a batch's own; zero between batches
     peaks: Any  # (blocks,): the largest |slope| of the batch
+    values: Any  # (rows of all tiles at work, K): losses by the rows' weights, as losses
 
 
 # What a state and Weights have in common; eta is read only.

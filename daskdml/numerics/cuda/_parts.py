@@ -12,6 +12,7 @@ from typing import Any
 
 from numba import cuda
 
+from daskdml.numerics._hessian import curvature
 from daskdml.numerics._losses import value_and_slope
 from daskdml.numerics._sgd import learning_rate
 from daskdml.numerics._shuffle import batch_row
@@ -31,12 +32,14 @@ def _exp(x):
 
 
 _value_and_slope = on_device(value_and_slope, exp_of_negative=_exp)
+target_of = on_device(problem_target)
 row_gradient = on_device(
     independent_gradient,
     value_and_slope=_value_and_slope,
-    problem_target=on_device(problem_target),
+    problem_target=target_of,
     clipped=on_device(clipped),
 )
+row_curvature = on_device(curvature)
 softmax_row = on_device(softmax_gradient, exp_of_negative=_exp)
 class_weight = on_device(problem_weight)
 rate_at = on_device(learning_rate)

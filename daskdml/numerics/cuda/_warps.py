@@ -67,12 +67,13 @@ def exchanges(threads: Threads) -> tuple[Any, Any]:
 
 
 @cache
-def warp_phases(shape: Shape, threads: Threads) -> tuple[Any, Any]:
+def warp_phases(shape: Shape, threads: Threads, valued: bool = False) -> tuple[Any, Any]:
     """``load`` and ``visit``, for rows whose entries stand in one array.
 
     ``load`` takes a warp's rows into its registers. ``visit`` does with them, and with those that follow in the batch,
     what ``slopes_of`` of :mod:`daskdml.numerics.cuda._kernels` is for. They are two, so that with ``shape.ahead`` the
     first rows of the next batch are on their way while all blocks wait for each other. Without it ``visit`` loads all.
+    Where losses are ``valued`` it also adds them up by the rows' weights.
     """
     real = float64 if shape.double else float32
     THREADS, WARP, C, R = threads.block, threads.warp, shape.columns, shape.rows_at_once
@@ -81,7 +82,10 @@ def warp_phases(shape: Shape, threads: Threads) -> tuple[Any, Any]:
     SHARE = WARP // R
     # Columns of each thread whose sums over the warps are found at once, and the shared memory that takes.
     TOGETHER = min(C, 4)
-    SUMS, PAIRS = WARPS * WARP * TOGETHER, 2 * WARPS
+    SUMS = WARPS * WARP * TOGETHER
+    # What a warp has to say of its rows beside their gradient.
+    NOTED = 3 if valued else 2
+    NOTES = NOTED * WARPS
     of_lane, of_neighbour = exchanges(threads)
 
     @cuda.jit(device=True)
@@ -112,7 +116,7 @@ def warp_phases(shape: Shape, threads: Threads) -> tuple[Any, Any]:
     @cuda.jit(device=True)
     def visit(rows, data, weights, scratch, numbers, values, y, weight, start, stop):
         sums = device.shared.array(SUMS, float64)
-        of_rows = device.shared.array(PAIRS, float64)
+        of_rows = device.shared.array(NOTES, float64)
         w = device.local.array(C, real)
         gradient = device.local.array(C, float64)
         short = device.local.array(C, real)
@@ -126,7 +130,7 @@ def warp_phases(shape: Shape, threads: Threads) -> tuple[Any, Any]:
             gradient[c] = 0.0
         intercept = weights.intercept[0]
         active = data.active[0] != 0
-        loss, total = 0.0, 0.0
+        loss, total, worth = 0.0, 0.0, 0.0
         # All warps of a block go round equally often, those without rows with the last one, times zero.
         first = start + block * WARPS * R
         while first < stop:
@@ -153,14 +157,17 @@ def warp_phases(shape: Shape, threads: Threads) -> tuple[Any, Any]:
                 score += of_neighbour(score, mask)
                 mask //= 2
             value, slope = row_gradient(numbers, y, float64(score) + intercept, 0)
-            slope *= weight * class_weight(
+            share = weight * class_weight(
                 numbers.mode, y, 0, numbers.first_class, data.positive_weight, data.negative_weight
             )
+            slope *= share
             if mine + lane // SHARE >= stop or not active:
                 value, slope = 0.0, 0.0
             if lane % SHARE == 0:
                 loss += value
                 total += slope
+                if valued:
+                    worth += value * share
             for c in range(C):
                 short[c] = real(0.0)
             for r in range(R):
@@ -173,9 +180,13 @@ def warp_phases(shape: Shape, threads: Threads) -> tuple[Any, Any]:
             if AHEAD and first < stop:
                 y, weight = load(rows, data, weights, values, first + warp * R, stop)
         total, loss = warp_sum(total), warp_sum(loss)
+        if valued:
+            worth = warp_sum(worth)
         if lane == 0:
-            of_rows[2 * warp] = total
-            of_rows[2 * warp + 1] = loss
+            of_rows[NOTED * warp] = total
+            of_rows[NOTED * warp + 1] = loss
+            if valued:
+                of_rows[NOTED * warp + 2] = worth
         for some in range(0, C, TOGETHER):
             for c in range(TOGETHER):
                 if some + c < C:
@@ -188,14 +199,16 @@ def warp_phases(shape: Shape, threads: Threads) -> tuple[Any, Any]:
                     for other in range(WARPS):
                         found += sums[other * TOGETHER * WARP + at]
                     scratch.partials[block, 0, j] = found
-            if some == 0 and tid < 2:
+            if some == 0 and tid < NOTED:
                 found = 0.0
                 for other in range(WARPS):
-                    found += of_rows[2 * other + tid]
+                    found += of_rows[NOTED * other + tid]
                 if tid == 0:
                     scratch.partials[block, 0, scratch.partials.shape[2] - 1] = found
-                else:
+                elif tid == 1:
                     scratch.losses[block * numbers.tile_rows, 0] += found
+                elif valued:
+                    scratch.values[block * numbers.tile_rows, 0] += found
             device.syncthreads()
 
     return load, visit
