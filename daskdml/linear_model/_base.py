@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from daskdml.checkpoint import Cadence
 from daskdml.data import budget_bytes, columns_of, is_in_memory, map_rows, namespace_of, on_host, refuse_dataset
-from daskdml.linear_model._device import DEVICES, batch_of, check_device, device_of
+from daskdml.linear_model._device import DEVICES, batch_of, check_device
 from daskdml.linear_model._identity import identity_of
 from daskdml.linear_model._provenance import provenance_of
 from daskdml.linear_model._split import validation_mask
@@ -156,10 +156,6 @@ class BaseSGD(BaseEstimator):
                 "that the first fit was given"
             )
         return None
-
-    @property
-    def _device(self) -> str:
-        return device_of(self.device, self.strategy)
 
     def _batch(self) -> int:
         return batch_of(self.device, self.batch_size, self.learning_rate, self.strategy)

@@ -409,12 +409,12 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
         y, sample_weight = on_host(y), on_host(sample_weight)
         self._check_kinds(y, sample_weight)
         if stays_in_process(self.strategy, X, y, sample_weight, start=start):
-            require_device(self._device)
+            require_device(self.device)
             return self._memory(plain_features(X), y, sample_weight, classes, first)
         self._note_columns(X, reset=first)
         dtype = None if first else self.coef_.dtype
         # Labels are counted after this, because it refuses what does not fit in memory.
-        data = distribute(self.strategy, X, y, sample_weight, Target(), dtype, start, self.memory_budget, self._device)
+        data = distribute(self.strategy, X, y, sample_weight, Target(), dtype, start, self.memory_budget, self.device)
         counts = None
         if classes is None:
             classes, counts = label_counts(y, client=data.client)
@@ -474,7 +474,7 @@ class SGDClassifier(ClassifierMixin, BaseSGD):
             negative_weight=negative,
             threads=effective_n_jobs(self.n_jobs),
             batch=self._batch(),
-            device=self._device,
+            device=self.device,
         )
 
     def _weights(self, labels: Labels) -> np.ndarray:

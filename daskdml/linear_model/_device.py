@@ -28,18 +28,14 @@ def check_device(
     Traceback (most recent call last):
     ValueError: learning_rate='normalized' has no kernel for a GPU: use another one, or device='auto' or 'cpu'
     """
-    if device == "cuda" and not _on_device(strategy):
-        raise ValueError(
-            f"strategy={as_strategy(strategy)!r} has no kernel for a GPU: use another one, or device='auto' or 'cpu'"
-        )
     if device == "cuda" and learning_rate in _NOT_ON_DEVICE:
         raise ValueError(
             f"learning_rate='{learning_rate}' has no kernel for a GPU: use another one, or device='auto' or 'cpu'"
         )
-    if device_of(device, strategy) == "cpu" and device_memory is not None:
+    if device == "cpu" and device_memory is not None:
         raise ValueError(
-            f"device_memory={device_memory!r} is memory of a GPU, and device='{device}' uses none here: leave it None, "
-            "or use device='auto' or 'cuda'"
+            f"device_memory={device_memory!r} is memory of a GPU, and device='cpu' uses none: leave it None, or "
+            "use device='auto' or 'cuda'"
         )
     if batch_size == "auto":
         return
@@ -58,23 +54,14 @@ def check_device(
         )
 
 
-def device_of(device: str, strategy: Any) -> str:
-    """Where rows are trained on: "auto" is the CPU for a strategy without kernels for a GPU.
-
-    Examples
-    --------
-    >>> device_of("auto", "averaging"), device_of("auto", "full_batch")
-    ('auto', 'cpu')
-    """
-    return device if _on_device(strategy) else "cpu"
-
-
 def batch_of(device: str, batch_size: int | str, learning_rate: str, strategy: Any) -> int:
     """Rows of a step.
 
     Examples
     --------
     >>> batch_of("cpu", "auto", "optimal", "averaging"), batch_of("auto", "auto", "optimal", "averaging")
+    (1, 4096)
+    >>> batch_of("auto", "auto", "optimal", FullBatch()), batch_of("auto", "auto", "optimal", FullBatch(warm_up=1))
     (1, 4096)
     """
     if isinstance(batch_size, Integral):
@@ -91,9 +78,8 @@ def require_device(device: str, client: Any = None) -> None:
 
 
 def _steps_by_gradient(strategy: Any) -> bool:
+    """Whether no step is made by a replica itself: a full-batch descent has such in its warm-up only."""
     chosen = as_strategy(strategy)
-    return isinstance(chosen, (BSP, FullBatch)) or (isinstance(chosen, Asynchronous) and chosen.sends_gradients)
-
-
-def _on_device(strategy: Any) -> bool:
-    return not isinstance(as_strategy(strategy), FullBatch)
+    if isinstance(chosen, FullBatch):
+        return not chosen.warm_up
+    return isinstance(chosen, BSP) or (isinstance(chosen, Asynchronous) and chosen.sends_gradients)

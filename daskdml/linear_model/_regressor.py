@@ -279,9 +279,9 @@ class SGDRegressor(RegressorMixin, BaseSGD):
             self._note_columns(X, reset=first)
             dtype = None if first else self.coef_.dtype
             target = Target()
-            given = (dtype, start, self.memory_budget, self._device)
+            given = (dtype, start, self.memory_budget, self.device)
             return distribute(self.strategy, X, y, sample_weight, target, *given), None
-        require_device(self._device)
+        require_device(self.device)
         X, y = validate_data(
             self,
             plain_features(X),
@@ -308,5 +308,5 @@ class SGDRegressor(RegressorMixin, BaseSGD):
             positive_weight=np.ones(1),
             negative_weight=np.ones(1),
             batch=self._batch(),
-            device=self._device,
+            device=self.device,
         )

@@ -131,7 +131,7 @@ class DaskRunner:
         state_bytes = sum(np.asarray(array).nbytes for array in model.init())
         wanted = 0 if reads_once or not self._may_stay(state_bytes) else _chain.memory_wanted(state_bytes)
         self.plan, self.cache = budget(client, data, model, memory_budget, self._lease, reads_once, wanted)
-        self.device = device_budget(client, data, model, device_memory, self._lease)
+        self.device = device_budget(client, data, model, device_memory, self._lease, strategy.sums_bytes(model))
         self._local_job = _tasks.Job(strategy, model)
         self.job = client.submit(_tasks.carry, self._local_job, pure=False)
         self._count = 0

@@ -127,6 +127,9 @@ class FullBatch(Synchronous):
     def shuffles(self) -> bool:
         return self.warm_up > 0
 
+    def sums_bytes(self, model: Model) -> int:
+        return model.sums_bytes(self._curved(model, model.init()))
+
     def rounds(self, n_blocks: int, n_replicas: int) -> int:
         return 1
 

@@ -60,9 +60,12 @@ def budget(
 
 
 def device_budget(
-    client: Client, data: Dataset, model: Model, device_memory: int | str | None, lease: str
+    client: Client, data: Dataset, model: Model, device_memory: int | str | None, lease: str, sums_bytes: int = 0
 ) -> DeviceSpec | None:
-    """What blocks may take of the workers' GPUs; None where the model is trained on CPUs, or no worker has one."""
+    """What blocks may take of the workers' GPUs; None where the model is trained on CPUs, or no worker has one.
+
+    ``sums_bytes`` is what the strategy takes there beside what training takes.
+    """
     if not model.on_device:
         return None
     found = client.run(card_info)
@@ -72,7 +75,7 @@ def device_budget(
         [info for info in found.values() if isinstance(info, CardInfo)],
         data.schema,
         data.max_block_rows,
-        model.device_bytes(data.schema.sparse),
+        model.device_bytes(data.schema.sparse) + sums_bytes,
         threads=max((threads.get(a, 1) for a, info in found.items() if isinstance(info, CardInfo)), default=1),
         budget=device_memory,
         lease=lease,

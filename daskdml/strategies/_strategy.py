@@ -136,6 +136,10 @@ class Synchronous(Parameters):
         """Whether the strategy itself has nothing to improve any more."""
         return False
 
+    def sums_bytes(self, model: Model) -> int:
+        """Memory of a GPU that it takes beside what training takes, about."""
+        return 0
+
     def facts(self) -> list[tuple[str, str]]:
         """What it promises, by name: shown in notebooks."""
         return [

@@ -16,21 +16,22 @@ from numba.cuda.simulator import kernel as simulator
 from numba.cuda.simulator import kernelapi
 from numba.np.numpy_support import as_dtype
 
-from daskdml import Averaging, numerics
+from daskdml import Averaging, FullBatch, numerics
 from daskdml.data import _stream as streaming
 from daskdml.linear_model import SGDClassifier, SGDRegressor
-from daskdml.numerics import LOSSES, PENALTIES, SCHEDULES, Settings, as_rows, copy_state, init_state
-from daskdml.numerics.cuda import Card, Threads, _card, _layout
+from daskdml.models import LinearModel
+from daskdml.numerics import KINKED, LOSSES, PENALTIES, SCHEDULES, Settings, as_rows, copy_state, init_state
+from daskdml.numerics.cuda import Card, Threads, _card, _curves, _layout
 from daskdml.strategies import _work as work
 
 N, D, BATCH = 21, 7, 9
 MODES = {"regression": (0, 1), "binary": (1, 1), "ova": (2, 3), "softmax": (3, 3)}
 
 
-def problem(mode="binary", loss="log_loss", sparse=False, dtype="f4", weighted=True, stopped=(), **settings):
+def problem(mode="binary", loss="log_loss", sparse=False, dtype="f4", weighted=True, stopped=(), d=D, **settings):
     rng = np.random.default_rng(0)
     number, k = MODES[mode]
-    X = np.where(rng.random((N, D)) < 0.4, 0, rng.standard_normal((N, D))).astype(dtype)
+    X = np.where(rng.random((N, d)) < 0.4, 0, rng.standard_normal((N, d))).astype(dtype)
     y = (rng.standard_normal(N) if mode == "regression" else rng.integers(0, max(k, 2), N)).astype(dtype)
     penalty = settings.pop("penalty", "l2")
     chosen = Settings(
@@ -41,8 +42,8 @@ def problem(mode="binary", loss="log_loss", sparse=False, dtype="f4", weighted=T
         schedule=SCHEDULES[settings.pop("schedule", "optimal")],
         **{"alpha": 0.01, "eta0": 0.1} | settings,
     )
-    state = init_state(k, D, np.dtype(dtype), chosen)
-    state.coef[...] = 0.1 * rng.standard_normal((k, D))
+    state = init_state(k, d, np.dtype(dtype), chosen)
+    state.coef[...] = 0.1 * rng.standard_normal((k, d))
     return SimpleNamespace(
         block=SimpleNamespace(index=0, X=sp.csr_matrix(X) if sparse else X, y=y, sample_weight=None),
         weight=rng.random(N).astype(dtype) if weighted else np.empty(0, dtype),
@@ -106,6 +107,84 @@ def gradients(p, card):
     return float(max(*found, np.abs(losses - out.totals[0]).max()))
 
 
+def summed(p, card, curved=False, scaled=False, rows=None):
+    """How far apart the sums of a full-batch pass are, of CPU and card, by what they are of.
+
+    Second derivatives are of about so many ``rows`` for each feature.
+    """
+    n_outputs, d = p.state.coef.shape
+    model = LinearModel(p.settings, n_outputs, d, p.state.coef.dtype, *p.sides)
+    sample = None if rows is None else model.sample(None, rows, 3)
+    found = []
+    for block in (p.block, put(card, p)):
+        sums = model.zero_sums(p.state, curved, scaled)
+        # In two parts, the second with what the first has left on the card.
+        for order in (p.order[:11], p.order[11:], p.order[:0]):
+            model.add_sums(p.state, block, order, p.active, sums, sample)
+        found.append(sums)
+    return {
+        name: float(np.abs(a - b).max() / max(1.0, np.abs(a).max()))
+        for name, a, b in zip(found[0]._fields, *found, strict=True)
+        if a.size
+    } | {"kept": float(np.count_nonzero(found[0].hessian))}
+
+
+def summed_on(p, card, rows):
+    """The sums that a card makes, with second derivatives of about so many rows for each feature."""
+    model = LinearModel(p.settings, *p.state.coef.shape, p.state.coef.dtype, *p.sides)
+    sums = model.zero_sums(p.state, True, False)
+    model.add_sums(p.state, put(card, p), p.order, p.active, sums, model.sample(None, rows, 3))
+    return sums
+
+
+def passes(card):
+    """Sums of full-batch passes: the largest difference of a case, with what it is of."""
+    smooth = [(n, loss) for n, loss in LOSSES.items() if loss.number not in KINKED and n != "multinomial"]
+    modes = [("regression", n) if loss.regression else (m, n) for n, loss in smooth for m in ("binary", "ova")]
+    modes = [*dict.fromkeys(modes), ("softmax", "multinomial")]
+    kinds = {"": {}, "by curvature": {"curved": True}, "of some rows": {"curved": True, "rows": 0.4}}
+    kinds |= {"with sizes": {"scaled": True}}
+    cases = {
+        f"{mode} {loss}, {'sparse' if sparse else 'dense'}, {kind}": (
+            given,
+            {"mode": mode, "loss": loss, "sparse": sparse},
+        )
+        for number, (mode, loss) in enumerate(modes)
+        for place, (kind, given) in enumerate(kinds.items())
+        for sparse in (False, True)
+        # Every loss with everything, and the kinds of rows in turn; all of them of the two that most fits have.
+        if loss in ("log_loss", "multinomial") or (number + place) % 2 == sparse
+    }
+    for name, params in {
+        "float64": {"dtype": "f8", "mode": "softmax", "loss": "multinomial"},
+        "float64, sparse": {"dtype": "f8", "mode": "ova", "sparse": True, "stopped": (1,)},
+        "no intercept": {"fit_intercept": False, "mode": "softmax", "loss": "multinomial", "weighted": False},
+        "l1": {"penalty": "l1", "dtype": "f8"},
+        "l1, sparse": {"penalty": "l1", "sparse": True},
+    }.items():
+        for kind, given in kinds.items():
+            if not ("l1" in name and "curved" in given):
+                cases[f"{name}, {kind}"] = given, params
+    result = {}
+    for name, (given, params) in cases.items():
+        # With the intercept two squares of columns, the second of them not full.
+        found = summed(problem(**params, d=10), card, **given)
+        kept = found.pop("kept")
+        worst = max(found, key=found.get)
+        result[name] = {"apart": found[worst], "of": worst, "kept": kept}
+    _card.GRADIENT_ROWS = 4
+    for mode, loss, sparse in (("softmax", "multinomial", False), ("ova", "log_loss", True)):
+        for kind, given in kinds.items():
+            found = summed(problem(mode, loss, sparse, d=10), Card(card.threads), **given)
+            kept = found.pop("kept")
+            result[f"a few rows at once, {mode}, {kind}"] = {"apart": max(found.values()), "kept": kept}
+    _card.GRADIENT_ROWS = 2**18
+    p = problem(loss="modified_huber")
+    first, again = (summed_on(p, card, 0.4) for _ in range(2))
+    same = all(np.array_equal(x, y) for x, y in zip(first, again, strict=True))
+    return {"cases": result, "same bits again": same, "memory": working_memory()}
+
+
 CASES = {
     **{f"loss {name}": {"loss": name, "mode": "regression"} for name, loss in LOSSES.items() if loss.regression},
     **{f"loss {n}": {"loss": n} for n, loss in LOSSES.items() if not loss.regression and n != "multinomial"},
@@ -161,14 +240,76 @@ def fits(card):
             "replicas": int(there.replicas_["gpu"].sum()),
             "rows": len(there.replicas_),
         }
-    found["mixed"] = mixed(lazy)
+    found["mixed"] = mixed(lazy, strategy=Averaging(2), batch_size=10, max_iter=2)
     reg = SGDRegressor(device="cuda", batch_size=8, max_iter=2, tol=None, random_state=0).fit(X, X[:, 1])
     same = SGDRegressor(device="cpu", batch_size=8, max_iter=2, tol=None, random_state=0).fit(X, X[:, 1])
     found["regressor"] = {"apart": float(np.abs(reg.coef_ - same.coef_).max())}
     return found
 
 
-def mixed(lazy):
+def descents(card):
+    """Full-batch fits to the optimum, rows on the device against rows on the host."""
+    rng = np.random.default_rng(0)
+    X = np.where(rng.random((60, 5)) < 0.3, 0, rng.standard_normal((60, 5)))
+    score = X @ np.array([1.0, -1.0, 0.5, 0.0, 0.0]) + rng.standard_normal(60)
+    y, label, weight = (score > 0).astype(int), np.digitize(score, [-0.7, 0.7]), rng.uniform(0.5, 2.0, 60)
+    lazy = da.from_array(X, chunks=(20, 5)), da.from_array(y, chunks=20)
+    log, many = {"loss": "log_loss"}, {"loss": "multinomial"}
+    found = {}
+    for name, cls, given, strategy, params in [
+        ("newton", SGDClassifier, (X.astype("f4"), y), FullBatch(), log),
+        ("newton by some rows", SGDClassifier, lazy, FullBatch(2, hessian_rows=2), log),
+        ("newton of sparse rows with weights", SGDClassifier, (sp.csr_array(X), label, weight), FullBatch(), log),
+        ("newton, softmax", SGDClassifier, (X, label), FullBatch(solver="newton"), many | {"class_weight": "balanced"}),
+        ("lbfgs, softmax", SGDClassifier, (X, label, weight), FullBatch(solver="lbfgs"), many),
+        ("lbfgs, l1, of sparse rows", SGDClassifier, (sp.csr_array(X), y), FullBatch(), log | {"penalty": "l1"}),
+        ("lbfgs, elasticnet", SGDClassifier, lazy, FullBatch(2), log | {"penalty": "elasticnet", "alpha": 0.01}),
+        ("warmed up", SGDClassifier, lazy, FullBatch(1, warm_up=2), log | {"batch_size": 10}),
+        ("huber", SGDRegressor, (X, score), FullBatch(), {"loss": "huber", "epsilon": 0.5}),
+        ("squares", SGDRegressor, (sp.csr_array(X.astype("f4")), score), FullBatch(solver="lbfgs"), {}),
+    ]:
+        strict = strategy.set_params(gtol=1e-4 if given[0].dtype == np.float32 else 1e-7)
+        fixed = {"tol": None, "max_iter": 60, "random_state": 0, "strategy": strict} | params
+        weights = {"sample_weight": given[2]} if len(given) > 2 else {}
+        # A warm-up on the CPU takes the same batches where it is told how many rows they have.
+        there, here = (cls(device=device, **fixed).fit(*given[:2], **weights) for device in ("cuda", "cpu"))
+        found[name] = {
+            "apart": float(np.abs(there.coef_ - here.coef_).max() / np.abs(here.coef_).max()),
+            "objective": float(there.history_["objective"].iloc[-1] - here.history_["objective"].iloc[-1]),
+            "passes": [int(there.n_iter_), int(here.n_iter_)],
+            "gpu_replicas": [int(v) for v in there.history_["gpu_replicas"]],
+            "on_cpu": int(here.history_["gpu_replicas"].sum()),
+        }
+    found["mixed"] = mixed(lazy, strategy=FullBatch(2, gtol=1e-7), max_iter=60)
+    return found
+
+
+def working_memory():
+    """Bytes that second derivatives take of a card with the most blocks, and what a model says of it before a fit."""
+    found = {}
+    for name, (mode, loss, d, curved) in {
+        "newton": ("binary", "log_loss", 200, True),
+        "newton, softmax": ("softmax", "multinomial", 70, True),
+        "lbfgs": ("ova", "log_loss", 500, False),
+        "lbfgs of many columns": ("binary", "log_loss", 3000, False),
+    }.items():
+        p = problem(mode, loss)
+        k = MODES[mode][1]
+        model = LinearModel(p.settings, k, d, np.dtype("f4"), *p.sides)
+        curves = _curves.Curves(Card(), put(Card(), p), model.init(), True, _card.GRADIENT_ROWS, 1056)
+        wanted = [_curves.Wanted(False, _curves._alone(k))]
+        if curved:
+            pairs = _curves._together(k) if mode == "softmax" else _curves._alone(k)
+            wanted.append(_curves.Wanted(True, pairs))
+        elif d < numerics.GRAM_COLUMNS:
+            wanted.append(_curves.Wanted(True, ((1, 1),)))
+        tables = [curves._table(one, mode == "softmax") for one in wanted]
+        arrays = [*curves._point, curves._curves, *(a for table in tables for a in (table.flat, table.sums))]
+        found[name] = [sum(int(a.nbytes) for a in arrays), model.sums_bytes(curved)]
+    return found
+
+
+def mixed(lazy, **own):
     """Two workers, one of which has a card: each replica's task goes by its worker."""
     has_card = numerics.card
 
@@ -179,12 +320,12 @@ def mixed(lazy):
             return has_card()
 
     streaming.card = work.card = here
-    params = {"loss": "log_loss", "max_iter": 2, "tol": None, "random_state": 0, "batch_size": 10}
+    params = {"loss": "log_loss", "tol": None, "random_state": 0} | own
     address = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     one = {"cls": Worker, "options": {"nthreads": 1, **address}}
     spec = {"with a card": one, "without": one}
     with SpecCluster(spec, {"cls": Scheduler, "options": address}) as cluster, Client(cluster):
-        there, same = (SGDClassifier(device=d, **params, strategy=Averaging(2)).fit(*lazy) for d in ("auto", "cpu"))
+        there, same = (SGDClassifier(device=device, **params).fit(*lazy) for device in ("auto", "cpu"))
     streaming.card = work.card = has_card
     return {
         "apart": float(np.abs(there.coef_ - same.coef_).max() / np.abs(same.coef_).max()),
@@ -278,8 +419,8 @@ kernelapi.threading = SimpleNamespace(current_thread=lambda: getcurrent().cuda)
 
 if __name__ == "__main__":
     small = Threads(8, 4)
-    if sys.argv[1] == "kernels":
-        print(json.dumps(kernels(Card(small))))
+    if sys.argv[1] in ("kernels", "passes"):
+        print(json.dumps(globals()[sys.argv[1]](Card(small))))
     else:
         numerics.card().threads = small
-        print(json.dumps(fits(numerics.card())))
+        print(json.dumps({"fits": fits, "descents": descents}[sys.argv[1]](numerics.card())))

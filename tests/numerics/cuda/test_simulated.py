@@ -45,3 +45,29 @@ def test_every_strategy_trains_on_the_device_as_on_the_host():
     # The others, which Dask holds, are made and checked once.
     assert found["averaging of Dask ['device_memory']"]["from_memory"][-1] > 0
     assert found["mixed"]["gpu"] == [1, 1]
+
+
+@pytest.mark.slow
+def test_sums_of_a_full_batch_pass_are_those_of_the_cpu():
+    found = simulated("passes")
+    cases = found["cases"]
+    assert len(cases) > 60
+    far = {n: case for n, case in cases.items() if not case["apart"] <= (1e-12 if "float64" in n else 2e-6)}
+    assert far == {}
+    # Of some rows there are other second derivatives than of all, and there are some.
+    assert all(case["kept"] for name, case in cases.items() if name.endswith(("by curvature", "of some rows")))
+    assert found["same bits again"]
+    for taken, told in found["memory"].values():
+        assert taken <= told <= 2 * taken
+
+
+@pytest.mark.slow
+def test_full_batch_descents_on_the_device_end_where_those_on_the_host_do():
+    found = simulated("descents")
+    assert len(found) == 11
+    mixed = found.pop("mixed")
+    assert mixed["apart"] < 1e-6 and set(mixed["gpu"]) == {1}
+    for name, fit in found.items():
+        assert fit["apart"] < 1e-5 and abs(fit["objective"]) < 1e-7, name
+        assert abs(fit["passes"][0] - fit["passes"][1]) <= 2, name
+        assert len(set(fit["gpu_replicas"])) == 1 and fit["gpu_replicas"][0] >= 1 and fit["on_cpu"] == 0, name
