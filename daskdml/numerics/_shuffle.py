@@ -117,8 +117,9 @@ def fill_batch_order(order, start, n_rows, bits, keys):
 class BatchOrder:
     """Rows ``start`` to ``stop`` of a permutation of ``n_rows``, whose entries can be found side by side.
 
-    What visits rows in batches takes them in this order: a GPU then makes it for itself, in less time than it would
-    take to be sent. NumPy makes an array of it where one is asked for.
+    Without a ``seed`` it is the order in which they stand. What visits rows in batches takes them in this order: a GPU
+    then makes it for itself, in less time than it would take to be sent. NumPy makes an array of it where one is asked
+    for.
 
     Examples
     --------
@@ -130,7 +131,7 @@ class BatchOrder:
     """
 
     n_rows: int
-    seed: int
+    seed: int | None
     start: int = 0
     stop: int = -1
 
@@ -146,6 +147,8 @@ class BatchOrder:
         return BatchOrder(self.n_rows, self.seed, self.start + start, self.start + max(start, stop))
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        if self.seed is None:
+            return np.arange(self.start, self.stop, dtype=np.int32 if dtype is None else dtype)
         order = np.empty(len(self), dtype=np.int32)
         fill_batch_order(order, self.start, self.n_rows, self.bits, self.keys)
         return order if dtype is None else order.astype(dtype)
@@ -158,6 +161,9 @@ class BatchOrder:
     @cached_property
     def keys(self) -> np.ndarray:
         """What tells permutations apart, of shape (2 ROUNDS,): numbers below 2^31, every second one odd."""
+        if self.seed is None:
+            # With these a round is a shift and an exclusive or, which the next round undoes.
+            return np.array([0, 1] * ROUNDS)
         keys = np.random.SeedSequence(self.seed).generate_state(2 * ROUNDS).astype(np.int64) >> 1
         keys[1::2] |= 1
         return keys

@@ -86,7 +86,7 @@ class Work:
         """The rows of a block that are trained on, in this epoch's order; ``batched`` says that batches are made."""
         # All replicas that share a block permute it alike, so that their pieces are disjoint and miss no row.
         seed = mixed_seed(self.seed, self.epoch, block) if self.shuffle else None
-        order: Order = BatchOrder(n_rows, seed) if batched and seed is not None else row_order(n_rows, seed)
+        order: Order = BatchOrder(n_rows, seed) if batched else row_order(n_rows, seed)
         if self.holdout is not None:
             order = np.asarray(order)
             order = order[~self.holdout.rows(block, n_rows)[order]]

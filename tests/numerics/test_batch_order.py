@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskdml.numerics import BatchOrder
+from daskdml.numerics._shuffle import fill_batch_order
 from daskdml.strategies._plan import Holdout, Piece, Work
 
 seeds = st.integers(0, 2**32 - 1)
@@ -26,6 +27,17 @@ def test_a_part_is_what_stands_there(data, n, seed):
     assert len(part) == max(0, stop - start)
     assert np.array_equal(part, np.asarray(whole)[start:stop])
     assert np.array_equal(part[1:], np.asarray(part)[1:])
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 3000))
+def test_without_a_seed_rows_stand_as_they_are_for_whoever_finds_their_places(data, n):
+    order = BatchOrder(n, None)
+    found = np.empty(n, dtype=np.int32)
+    fill_batch_order(found, 0, n, order.bits, order.keys)
+    assert np.array_equal(order, np.arange(n)) and np.array_equal(found, np.arange(n))
+    start, stop = sorted(data.draw(st.integers(0, n)) for _ in range(2))
+    assert np.array_equal(order[start:stop], np.arange(start, stop))
 
 
 def test_seeds_give_orders_of_their_own():

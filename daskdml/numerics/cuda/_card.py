@@ -163,7 +163,7 @@ class Card:
         with self._running:
             sums, totals = self._sums(block, order, *given, valued=True)
             if len(out.hessian) or len(out.column_squares):
-                self._curves_for(block, state, settings).add(block, np.asarray(order), *given, out, sample)
+                self._curves_for(block, state, settings).add(block, order, *given, out, sample)
         out.coef[...] += sums[:, :-1]
         out.intercept[...] += sums[:, -1]
         out.totals[0] += totals[0]

@@ -16,6 +16,7 @@ from daskdml.numerics._gradient import Gradient
 from daskdml.numerics._hessian import Sample, begun_sample, gram_part
 from daskdml.numerics._on_device import DeviceBlock
 from daskdml.numerics._settings import SOFTMAX, Settings, State
+from daskdml.numerics._shuffle import ROUNDS, BatchOrder
 from daskdml.numerics.cuda._launch import Launch
 from daskdml.numerics.cuda._layout import WHOLE, Data, Numbers, numbers_of
 from daskdml.numerics.cuda._products import EACH_OUTPUT, KEPT, MEAN, ONES, How, Plan, Point, products, square_of
@@ -67,6 +68,7 @@ class Curves:
             cuda.device_array((self.n_outputs, self.n_features + 1), state.coef.dtype),
         )
         self._sides = tuple(cuda.device_array(self.n_outputs, dtype) for dtype in (np.float64, np.float64, np.uint8))
+        self._keys = cuda.device_array(2 * ROUNDS, np.int64)
         self._curves = cuda.device_array((rows, self.n_outputs + 1), np.float64)
         self._tables: dict[Wanted, _Table] = {}
         self._launches: dict[Any, Launch] = {}
@@ -74,7 +76,7 @@ class Curves:
     def add(
         self,
         block: DeviceBlock,
-        order: np.ndarray,
+        order: np.ndarray | BatchOrder,
         state: State,
         settings: Settings,
         sides: tuple[np.ndarray, np.ndarray],
@@ -128,10 +130,16 @@ class Curves:
         self._bring((self._point.shares,), (shares,))
         return bool(some.any())
 
+    def _ordered(self, order: np.ndarray | BatchOrder) -> Any:
+        """Row numbers on the card."""
+        if isinstance(order, BatchOrder):
+            self._bring((self._keys,), (order.keys,))
+        return self._card.order(order, self._keys)
+
     def _found(
         self,
         block: DeviceBlock,
-        order: np.ndarray,
+        order: np.ndarray | BatchOrder,
         numbers: Numbers,
         how: How,
         wanted: tuple[Wanted, ...],
@@ -139,7 +147,7 @@ class Curves:
     ) -> list[np.ndarray]:
         """Sums of products over rows, (Q, T, n) of each of ``wanted``."""
         card, kernels = self._card, self._kernels
-        data = Data(block.y, block.sample_weight, card.order(order, None), *self._sides)
+        data = Data(block.y, block.sample_weight, self._ordered(order), *self._sides)
         rows, ordered = (block.rows, block.serial), (data.order, card.orders)
         bent = (data, (block.serial, card.orders)), (self._point, 0), (self._curves, 0), (numbers, None), (how, None)
         tables = [self._table(one, coupled) for one in wanted]
@@ -204,7 +212,7 @@ class Curves:
             if other < k:
                 blocks[other, :, k] += made
 
-    def _sparse_squares(self, block: DeviceBlock, order: np.ndarray) -> np.ndarray:
+    def _sparse_squares(self, block: DeviceBlock, order: np.ndarray | BatchOrder) -> np.ndarray:
         """The sums of squares of sparse columns, which may be many: as whole numbers, added in any order."""
         bound = block.largest**2 * len(order)
         if not 0.0 < bound < np.inf:
@@ -212,7 +220,7 @@ class Curves:
         card, stream = self._card, self._card.stream
         fixed = cuda.device_array(self.n_features, np.int64)
         fixed.copy_to_device(np.zeros(self.n_features, np.int64), stream=stream)
-        rows, ordered = (block.rows, block.serial), (card.order(order, None), card.orders)
+        rows, ordered = (block.rows, block.serial), (self._ordered(order), card.orders)
         given = (fixed, None), (WHOLE / bound, None), (0, None), (len(order), None)
         self._launch(self._kernels.squares, None, rows, ordered, *given)
         found = fixed.copy_to_host(stream=stream)

@@ -118,8 +118,8 @@ def summed(p, card, curved=False, scaled=False, rows=None):
     found = []
     for block in (p.block, put(card, p)):
         sums = model.zero_sums(p.state, curved, scaled)
-        # In two parts, the second with what the first has left on the card.
-        for order in (p.order[:11], p.order[11:], p.order[:0]):
+        # In parts, a later one with what an earlier one has left on the card; some rows twice, in their own order.
+        for order in (p.order[:11], p.order[11:], p.order[:0], numerics.BatchOrder(N, None)[3:17]):
             model.add_sums(p.state, block, order, p.active, sums, sample)
         found.append(sums)
     return {
