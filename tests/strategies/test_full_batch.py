@@ -11,8 +11,9 @@ from sklearn.multiclass import OneVsRestClassifier
 from daskdml import Averaging, FullBatch
 from daskdml.cluster import close_embedded
 from daskdml.linear_model import SGDClassifier, SGDRegressor
+from daskdml.linear_model._device import AUTO_BATCH
 from daskdml.monitor import Callback, StopTraining
-from daskdml.numerics import _whole
+from daskdml.numerics import _whole, card
 from tests.strategies.test_checkpoint import assert_goes_on
 from tests.strategies.test_failures import kill
 
@@ -264,8 +265,8 @@ def test_a_model_of_its_own_is_as_small_as_any():
         ({"strategy": FullBatch(hessian_rows=0)}, "hessian_rows must be an integer of at least 1"),
         ({"strategy": FullBatch(gtol=-1.0)}, "gtol must be at least 0"),
         ({"batch_size": 64}, "batch_size=64 has no meaning"),
-        ({"device": "cuda"}, "has no kernel for a GPU"),
-        ({"device": "auto", "device_memory": "1GB"}, "is memory of a GPU"),
+        ({"device": "cuda", "learning_rate": "normalized"}, "learning_rate='normalized' has no kernel for a GPU"),
+        ({"device_memory": "1GB"}, "is memory of a GPU"),
         ({"learning_rate": "pa1", "loss": "hinge", "eta0": 1.0}, "rules for single rows|a loss with kinks"),
     ],
     ids=lambda p: str(p)[:40],
@@ -286,9 +287,27 @@ def test_one_pass_over_other_rows_is_refused():
         SGDClassifier("log_loss", strategy="full_batch").partial_fit(X, Y, classes=[0, 1])
 
 
-def test_without_a_gpu_auto_is_the_cpu():
-    clf = full(device="auto").fit(X, Y)
-    assert (clf.coef_ == full().fit(X, Y).coef_).all()
+@pytest.mark.skipif(card() is not None, reason="this process has a GPU")
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_without_a_gpu_auto_is_the_cpu_and_cuda_an_error(solver):
+    clf = full(solver, device="auto").fit(X, Y)
+    assert (clf.coef_ == full(solver).fit(X, Y).coef_).all()
+    assert not clf.history_["gpu_replicas"].any()
+    with pytest.raises(RuntimeError, match="device='cuda' needs a GPU"):
+        full(solver, device="cuda").fit(X, Y)
+
+
+@pytest.mark.skipif(card() is not None, reason="this process has a GPU")
+def test_a_warm_up_goes_in_batches_where_it_is_told_to():
+    def warmed(**params):
+        warm = {"strategy": FullBatch(warm_up=1), "max_iter": 1, "random_state": 0} | params
+        return SGDClassifier("log_loss", **warm).fit(X, Y).coef_
+
+    averaged = SGDClassifier("log_loss", batch_size=32, max_iter=1, random_state=0).fit(X, Y).coef_
+    assert (warmed(batch_size=32) == averaged).all()
+    # "auto" takes the batches of a GPU, whatever is found.
+    assert (warmed(device="auto") == warmed(batch_size=AUTO_BATCH)).all()
+    assert (warmed() == warmed(batch_size=1)).all()
 
 
 def test_rows_that_cannot_be_learnt_from_are_named(client):
