@@ -1,9 +1,9 @@
 """On a GPU, where there is one: rates and times. ``benchmarks.minibatch`` says what its batches cost in epochs.
 
 How fast X is read in an epoch of logistic regression, against what copies on the card say its memory
-gives, and PyTorch in the same batches; blocks that stream from the host against page-locked copies; sparse rows; the
-same fit on CPU and card, on generated rows and on covtype and MNIST, which lie in ``../shared/data`` beside the
-checkout and are passed over where they do not.
+gives, and PyTorch in the same batches; passes of a full-batch descent; blocks that stream from the host against
+page-locked copies; sparse rows; the same fit on CPU and card, on generated rows and on covtype and MNIST, which lie in
+``../shared/data`` beside the checkout and are passed over where they do not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from benchmarks.agreement import DATA, covtype, mnist
 from benchmarks.kernels import dense, sparse
 from daskdml.data import Block
 from daskdml.linear_model import SGDClassifier
+from daskdml.models import LinearModel
 from daskdml.numerics import LOSSES, SCHEDULES, BatchOrder, Settings, card, init_state, why_no_card
+from daskdml.strategies._full_batch import HESSIAN_ROWS
 
 CARD_BATCHES = (4096, 16_384, 65_536, 262_144, 1_048_576)
 STREAMED_BLOCKS = 20
@@ -82,6 +84,24 @@ class Resident:
         state = init_state(1, d, self.block.rows[0].dtype, self.settings)
         order, sides, active = BatchOrder(n, 0), (np.ones(1), np.ones(1)), np.ones(1, dtype=bool)
         return timed(lambda: card().train(self.block, order, state, self.settings, sides, active, batch), repeats)
+
+    def passes(self, curved: bool, repeats: int) -> list[float]:
+        """Seconds of each pass of a full-batch descent, in the order of the rows.
+
+        With ``curved`` also of the second derivatives of as many rows as Newton's method takes.
+        """
+        n, d = self.block.shape
+        model = LinearModel(self.settings, 1, d, self.block.rows[0].dtype, np.ones(1), np.ones(1), device="cuda")
+        state, order, active = model.init(), BatchOrder(n, None), np.ones(1, dtype=bool)
+
+        def summed(shares: np.ndarray | None) -> Any:
+            sums = model.zero_sums(state, curved, False)
+            sample = model.sample(shares, HESSIAN_ROWS, 1) if curved else None
+            model.add_sums(state, self.block, order, active, sums, sample)
+            return sums
+
+        shares = model.shares(summed(None), np.full(1, float(HESSIAN_ROWS))) if curved else None
+        return timed(lambda: summed(shares), repeats)
 
 
 def epoch_of_torch(X: np.ndarray, y: np.ndarray, batch: int, repeats: int) -> list[float]:
@@ -142,13 +162,16 @@ def same_fits(problems: dict[str, tuple[Any, Any, dict[str, Any]]]) -> tuple[lis
 def problems(full: bool, X: np.ndarray, y: np.ndarray) -> dict[str, tuple[Any, Any, dict[str, Any]]]:
     """What is fitted on both."""
     found: dict[str, tuple[Any, Any, dict[str, Any]]] = {
-        f"dense {len(y):,} x 100": (X, y, {"batch_size": 65_536, "max_iter": 5})
+        f"dense {len(y):,} x 100": (X, y, {"batch_size": 65_536, "max_iter": 5}),
+        f"dense {len(y):,} x 100, full_batch": (X, y, {"strategy": "full_batch", "max_iter": 30}),
     }
     if DATA.is_dir():
         for name, of, params in (("covtype", covtype(), {}), ("MNIST", mnist(), {"loss": "multinomial", **_SLOWLY})):
             scale = np.abs(of.X).max(axis=0)
             rows = (of.X / np.where(scale > 0, scale, 1)).astype(np.float32)
             found[name] = rows, of.y, {"batch_size": 256, "max_iter": 10 if full else 2} | params
+            descent = {"strategy": "full_batch", "max_iter": 60 if full else 5}
+            found[f"{name}, full_batch"] = rows, of.y, params | descent
     return found
 
 
@@ -171,6 +194,8 @@ def on_card(full: bool) -> tuple[str, dict[str, Any]]:
         note(f"dense, batches of {batch:,}", resident.epochs(batch, repeats), X.nbytes, memory)
         if torch and batch > 4096:
             note(f"PyTorch, batches of {batch:,}", epoch_of_torch(X, y, batch, 2), X.nbytes, memory)
+    note("dense, a full-batch pass", resident.passes(False, repeats), X.nbytes, memory)
+    note("dense, a full-batch pass of Newton's method", resident.passes(True, repeats), X.nbytes, memory)
     del resident
     block = Block(0, X, y.astype("f4"))
     note("a block to the card, through buffers", timed(lambda: card().put(block), repeats), X.nbytes, bus)
@@ -181,6 +206,7 @@ def on_card(full: bool) -> tuple[str, dict[str, Any]]:
     for batch in (*CARD_BATCHES[:-1], len(t)):
         nbytes = S.data.nbytes + S.indices.nbytes
         note(f"CSR, batches of {batch:,}", resident.epochs(batch, repeats), nbytes, memory)
+    note("CSR, a full-batch pass", resident.passes(False, repeats), nbytes, memory)
     del resident
     compared, figures["same"] = same_fits(problems(full, X, y))
     text = (
