@@ -66,7 +66,7 @@ class SGDRegressor(RegressorMixin, BaseSGD):
         nowhere. What is found changes speed and rounding, not the steps: workers without a GPU take the same batches.
     batch_size : int or "auto", default "auto"
         Rows of a step, along their mean gradient. "auto" is 1, row after row, with ``device="cpu"``, else 4,096; BSP,
-        and strategies whose server has an optimizer, have batches of their own.
+        FullBatch but for its warm-up, and strategies whose server has an optimizer, have batches of their own.
     device_memory : int, str or None, default None
         Bytes of a GPU in which each worker keeps blocks between epochs, as "20GB"; by default what is left there.
         Only with ``device="cuda"`` or ``"auto"``.

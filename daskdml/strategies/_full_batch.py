@@ -41,7 +41,10 @@ class FullBatch(Synchronous):
     estimator's ``tol`` and ``max_iter``, which count passes.
 
     The learning rate and its parameters, and ``shuffle``, belong to the passes of ``warm_up`` alone. It needs a loss
-    without kinks: not "hinge", "perceptron" or "epsilon_insensitive". It trains on the CPU.
+    without kinks: not "hinge", "perceptron" or "epsilon_insensitive".
+
+    With ``device="cuda"`` or "auto" rows on a GPU are added up there, and the passes of ``warm_up`` go in batches. This
+    has been run in a simulator of GPUs only, not on a card.
 
     Parameters
     ----------
