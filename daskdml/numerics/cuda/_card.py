@@ -238,8 +238,9 @@ class Card:
         batch = max(1, min(batch, 1 << max(0, n_rows - 1).bit_length()))
         key = _Work.key(block, state, batch)
         if self._work is None or self._work[0] != key:
-            # Let go of before its successor is made: the card need not hold both.
-            self._work = None
+            # Let go of before its successor is made: the card need not hold both. What a full-batch pass left behind
+            # may be large, and calls of another kind do not need it.
+            self._work = self._curves = None
             self._work = key, _Work(self, block, state, batch)
         return self._work[1]
 

@@ -25,10 +25,14 @@ Pairs = tuple[tuple[int, int], ...]
 
 
 class Wanted(NamedTuple):
-    """Products of columns: all of them, or of each with itself; by which two outputs' curvature."""
+    """Products of columns: all of them, or of each with itself; by which two outputs' curvature.
+
+    Outputs that are ``coupled``, those of a softmax, have one together.
+    """
 
     whole: bool
     outputs: Pairs
+    coupled: bool = False
 
 
 class _Table(NamedTuple):
@@ -100,7 +104,7 @@ class Curves:
                 sample = begun_sample(sample, settings, block.n_rows, self.n_features, look)
             pairs = _together(self.n_outputs) if softmax else _alone(self.n_outputs)
             how = How(KEPT, self._share(sample), 0.0 if sample is None else float(sample.turn), 1.0)
-            (found,) = self._found(block, order, numbers, how, (Wanted(True, pairs),), coupled=softmax)
+            (found,) = self._found(block, order, numbers, how, (Wanted(True, pairs, softmax),))
             self._add_hessians(found, pairs, softmax, out.hessian)
         elif len(out.gram):
             how = How(MEAN, False, 0.0, gram_part(block.n_rows, len(out.gram)))
@@ -143,14 +147,13 @@ class Curves:
         numbers: Numbers,
         how: How,
         wanted: tuple[Wanted, ...],
-        coupled: bool = False,
     ) -> list[np.ndarray]:
         """Sums of products over rows, (Q, T, n) of each of ``wanted``."""
         card, kernels = self._card, self._kernels
         data = Data(block.y, block.sample_weight, self._ordered(order), *self._sides)
         rows, ordered = (block.rows, block.serial), (data.order, card.orders)
         bent = (data, (block.serial, card.orders)), (self._point, 0), (self._curves, 0), (numbers, None), (how, None)
-        tables = [self._table(one, coupled) for one in wanted]
+        tables = [self._table(one) for one in wanted]
         for start in range(0, len(order), self._rows):
             span = ((start, None), (min(start + self._rows, len(order)), None))
             self._launch(kernels.bends, None, rows, *bent, *span)
@@ -170,7 +173,7 @@ class Curves:
             launch = self._launches[kernel, of] = Launch(kernel, shape)
         launch(*zip(*given, strict=True))
 
-    def _table(self, wanted: Wanted, coupled: bool) -> _Table:
+    def _table(self, wanted: Wanted) -> _Table:
         table = self._tables.get(wanted)
         if table is None:
             _, width = square_of(self._card.threads)
@@ -180,7 +183,7 @@ class Curves:
             # As many slices of rows as give every block of the grid a square.
             slices = max(1, self._blocks // (shape[0] * shape[1]))
             outputs, places = (cuda.to_device(np.array(a, dtype=np.int32)) for a in (wanted.outputs, squares))
-            plan = Plan(outputs, places, self.n_features, self._bias, coupled, slices)
+            plan = Plan(outputs, places, self.n_features, self._bias, wanted.coupled, slices)
             flat, sums = (cuda.device_array(n) for n in ((slices, math.prod(shape)), math.prod(shape)))
             table = self._tables[wanted] = _Table(plan, flat.reshape((slices, *shape)), flat, sums, shape)
         return table

@@ -20,7 +20,7 @@ from daskdml import Averaging, FullBatch, numerics
 from daskdml.data import _stream as streaming
 from daskdml.linear_model import SGDClassifier, SGDRegressor
 from daskdml.models import LinearModel
-from daskdml.numerics import KINKED, LOSSES, PENALTIES, SCHEDULES, Settings, as_rows, copy_state, init_state
+from daskdml.numerics import KINKED, LOSSES, PENALTIES, SCHEDULES, Settings, _hessian, as_rows, copy_state, init_state
 from daskdml.numerics.cuda import Card, Threads, _card, _curves, _layout
 from daskdml.strategies import _work as work
 
@@ -179,6 +179,11 @@ def passes(card):
             kept = found.pop("kept")
             result[f"a few rows at once, {mode}, {kind}"] = {"apart": max(found.values()), "kept": kept}
     _card.GRADIENT_ROWS = 2**18
+    # Of blocks of thousands of rows a part is taken for the products of columns.
+    _hessian._AT_ONCE, _hessian._GRAM = 8, 0
+    found = summed(problem("ova", d=10), card, scaled=True)
+    kept = found.pop("kept")
+    result["products of some rows"] = {"apart": max(found.values()), "kept": kept}
     p = problem(loss="modified_huber")
     first, again = (summed_on(p, card, 0.4) for _ in range(2))
     same = all(np.array_equal(x, y) for x, y in zip(first, again, strict=True))
@@ -300,10 +305,10 @@ def working_memory():
         wanted = [_curves.Wanted(False, _curves._alone(k))]
         if curved:
             pairs = _curves._together(k) if mode == "softmax" else _curves._alone(k)
-            wanted.append(_curves.Wanted(True, pairs))
+            wanted.append(_curves.Wanted(True, pairs, mode == "softmax"))
         elif d < numerics.GRAM_COLUMNS:
             wanted.append(_curves.Wanted(True, ((1, 1),)))
-        tables = [curves._table(one, mode == "softmax") for one in wanted]
+        tables = [curves._table(one) for one in wanted]
         arrays = [*curves._point, curves._curves, *(a for table in tables for a in (table.flat, table.sums))]
         found[name] = [sum(int(a.nbytes) for a in arrays), model.sums_bytes(curved)]
     return found
