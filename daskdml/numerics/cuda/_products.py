@@ -21,7 +21,7 @@ from daskdml.numerics._hessian import ROWS
 from daskdml.numerics._settings import SOFTMAX
 from daskdml.numerics.cuda._layout import Threads
 from daskdml.numerics.cuda._parts import class_weight, row_curvature, row_gradient, softmax_row, target_of
-from daskdml.numerics.cuda._warps import exchanges
+from daskdml.numerics.cuda._warps import exchanges, sum_over_warp
 
 # What is made of a row's curvatures: factors of the rows that are kept; the mean over outputs, and the factors of some
 # rows for products of columns; the curvatures themselves; nothing but ones.
@@ -102,7 +102,7 @@ def products(double: bool, sparse: bool, threads: Threads) -> Products:
     # Products of the rows' own precision that are added up before their sum goes to a longer one.
     SHORT = 32
     compiled: dict[str, Any] = {} if config.ENABLE_CUDASIM else {"max_registers": _REGISTERS}
-    _, of_neighbour = exchanges(threads)
+    warp_sum = sum_over_warp(threads, exchanges(threads)[1])
 
     def walk_of(squared):
         @cuda.jit(device=True)
@@ -128,14 +128,6 @@ def products(double: bool, sparse: bool, threads: Threads) -> Products:
         return walk
 
     dot_part, square_part = walk_of(False), walk_of(True)
-
-    @cuda.jit(device=True)
-    def warp_sum(value):
-        mask = WARP // 2
-        while mask > 0:
-            value += of_neighbour(value, mask)
-            mask //= 2
-        return value
 
     @cuda.jit(device=True)
     def bend_row(data, numbers, curves, place, i, n_outputs):

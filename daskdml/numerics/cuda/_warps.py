@@ -66,6 +66,21 @@ def exchanges(threads: Threads) -> tuple[Any, Any]:
     return simulated, simulated_neighbour
 
 
+def sum_over_warp(threads: Threads, of_neighbour: Any) -> Any:
+    """A function that gives all threads of a warp the sum of their values, added up in the same order in each."""
+    WARP = threads.warp
+
+    @cuda.jit(device=True)
+    def warp_sum(value):
+        mask = WARP // 2
+        while mask > 0:
+            value += of_neighbour(value, mask)
+            mask //= 2
+        return value
+
+    return warp_sum
+
+
 @cache
 def warp_phases(shape: Shape, threads: Threads, valued: bool = False) -> tuple[Any, Any]:
     """``load`` and ``visit``, for rows whose entries stand in one array.
@@ -87,6 +102,7 @@ def warp_phases(shape: Shape, threads: Threads, valued: bool = False) -> tuple[A
     NOTED = 3 if valued else 2
     NOTES = NOTED * WARPS
     of_lane, of_neighbour = exchanges(threads)
+    warp_sum = sum_over_warp(threads, of_neighbour)
 
     @cuda.jit(device=True)
     def load(rows, data, weights, values, first, stop):
@@ -104,14 +120,6 @@ def warp_phases(shape: Shape, threads: Threads, valued: bool = False) -> tuple[A
             values[r * C + C - 1] = rows.X[begin + end]
         weight = float64(data.sample_weight[i_own]) if data.sample_weight.shape[0] > 0 else 1.0
         return float64(data.y[i_own]), weight
-
-    @cuda.jit(device=True)
-    def warp_sum(value):
-        mask = WARP // 2
-        while mask > 0:
-            value += of_neighbour(value, mask)
-            mask //= 2
-        return value
 
     @cuda.jit(device=True)
     def visit(rows, data, weights, scratch, numbers, values, y, weight, start, stop):
