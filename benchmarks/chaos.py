@@ -143,7 +143,7 @@ def recovery(pace: Pace, kill: float) -> float | None:
 def run(full: bool = False) -> None:
     warnings.simplefilter("ignore")
     # Rows enough for many clocks in each second, and epochs enough that the loss moves no more.
-    fits, epochs = (20, 20) if full else (2, 6)
+    fits, epochs = (20, 20) if full else (1, 6)
     rows: list[list[Any]] = []
     times: list[float] = []
     with (

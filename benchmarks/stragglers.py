@@ -124,7 +124,7 @@ def seconds_to(history: pd.DataFrame, loss: float) -> float:
 
 
 def run(full: bool = False) -> None:
-    clocks, repeats = (64, 2) if full else (14, 1)
+    clocks, repeats = (64, 2) if full else (10, 1)
     alone: dict[str, Any] = {"reassign": False, "speculate": None}
     each: dict[str, Any] = {"clock_rows": CLOCK_ROWS}
     sides: dict[str, Any] = {

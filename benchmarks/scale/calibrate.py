@@ -179,7 +179,7 @@ def tends(client: Client, n: int) -> dict[str, float]:
 
 def calibrate(client: Client, parts: dict[str, Any], full: bool) -> Costs:
     """All costs but those of a whole clock, on a cluster of two workers; ``parts`` are those measured without one."""
-    n = 300 if full else 100
+    n = 300 if full else 50
     found: dict[str, Any] = dict(parts)
     found |= tasks(client, n)
     found |= fetches(client, n // 5, found["execute"])

@@ -68,7 +68,7 @@ def prepare(client: Client, workers: int) -> None:
 
 def whole_clocks(costs: Costs, full: bool) -> tuple[Costs, dict[str, Alone]]:
     """The costs with those of a whole clock, from fits by one worker, of one replica and of several."""
-    few, many = (16, 80) if full else (6, 24)
+    few, many = (16, 80) if full else (4, 12)
     found = {}
     for replicas in (1, SHARING):
         with local(1, threads_per_worker=replicas, dashboard_address="127.0.0.1:0") as client:
