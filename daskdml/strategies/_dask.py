@@ -509,8 +509,11 @@ class DaskRunner:
 
     def _may_stay(self, state_bytes: int) -> bool:
         """Whether there may be chains of epochs whose parameters, of this size, stay on the cluster."""
-        one_round = self.strategy.rounds(len(self.data.recipes), 1) == 1 and not self.strategy.agrees_here
-        return one_round and self.data.self_contained and 2 * _EACH_REPLICAS * state_bytes > _EACH_BYTES
+        n_blocks = len(self.data.recipes)
+        n_replicas = self.strategy.n_replicas or min(n_blocks, sum(self._threads().values()))
+        one_round = self.strategy.rounds(n_blocks, n_replicas) == 1 and not self.strategy.agrees_here
+        few = n_replicas <= _EACH_REPLICAS and 2 * n_replicas * state_bytes > _EACH_BYTES
+        return one_round and few and self.data.self_contained
 
     def _each_agrees(self, rounds: list[list[Work]]) -> bool:
         """Whether each replica sees by itself to what is agreed on at the end of these rounds."""

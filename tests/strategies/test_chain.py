@@ -284,7 +284,9 @@ def test_parameters_stay_only_where_there_is_memory_for_them(client, monkeypatch
     fitted(Averaging(n_replicas=2), max_iter=2)
     fitted(Averaging(n_replicas=2, rounds_per_epoch=3), max_iter=2)
     fitted(FullBatch(n_replicas=2), max_iter=2, loss="log_loss")
-    assert wanted[1:] == [0, 0, 0] and _chain.memory_wanted(2**24) == 0
+    monkeypatch.setattr(_dask, "_EACH_BYTES", 0)
+    fitted(Averaging(n_replicas=5), max_iter=2)
+    assert wanted[1:] == [0, 0, 0, 0] and _chain.memory_wanted(2**24) == 0
 
 
 @pytest.mark.alone
