@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks._measure import RESULTS, new_memory_seconds
 from benchmarks.peers import sides as sides_of
 from benchmarks.race._child import Child, ChildError, Overdue, Run, child
+from benchmarks.race._decoding import decoding_seconds
 from benchmarks.race._objective import Objective
 from benchmarks.race._optima import optimum_of
 from benchmarks.race._options import parse
@@ -113,8 +114,11 @@ def _go(race: Race, sides: list[type[Side]], start: str | None, left_out: dict[s
     entries: list[Entry] = []
     failed: dict[str, str] = {}
     memory: list[float] = []
+    decoding: list[tuple[float, float]] = []
     for _ in range(1 if start is None else race.options.repeats):
         memory.append(new_memory_seconds(NEW_BYTES))
+        if start == "files":
+            decoding.append(decoding_seconds(race.problem))
         for side in sides:
             if side.name in failed:
                 continue
@@ -138,4 +142,4 @@ def _go(race: Race, sides: list[type[Side]], start: str | None, left_out: dict[s
                 print(f"{side.name}: {failed[side.name]}", flush=True)
     if start is not None:
         best = race.optimum, race.gradient
-        report(race.problem, best, race.options, start, entries, left_out | failed, memory)
+        report(race.problem, best, race.options, start, entries, left_out | failed, memory, decoding)

@@ -9,6 +9,7 @@ from scipy.optimize import approx_fprime
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.peers import side_named
+from benchmarks.race import _decoding
 from benchmarks.race._child import ChildError, Run, child
 from benchmarks.race._objective import Objective, optimum
 from benchmarks.race._problem import Problem, write
@@ -44,6 +45,23 @@ def test_arrays_and_files_hold_the_same_rows(problem):
     np.testing.assert_array_equal(dense(part_X), dense(X)[low:high])
     np.testing.assert_array_equal(part_y, problem.read([problem.parts[3]])[1])
     np.testing.assert_array_equal(part_y, problem.labels(problem.parts[3]))
+
+
+def test_decoding_alone_reads_every_row_twice(problem, monkeypatch):
+    read = []
+    for of, name in ((Problem, "read"), (_decoding, "parquet_rows")):
+        monkeypatch.setattr(of, name, _noting(read, getattr(of, name)))
+    assert all(0 < seconds < 60 for seconds in _decoding.decoding_seconds(problem))
+    assert sum(read) == 2 * problem.n_rows
+
+
+def _noting(read, function):
+    def noted(*args):
+        found = function(*args)
+        read.append((found[0] if isinstance(found, tuple) else found).shape[0])
+        return found
+
+    return noted
 
 
 def test_gradient_and_curvature_are_those_of_the_value(problem):

@@ -56,6 +56,15 @@ def test_from_files_each_peer_counts(results):
     assert len(found) == 4
 
 
+def test_beside_a_short_race_from_files_stands_what_decoding_takes(results):
+    figures = race("files", {"daskdml, 1": [1.0], "dask-ml, one": [2.0]})
+    put(results, "race/wide-files", figures)
+    assert "decoding is most of one" in next(standing._races(full=True)).why
+    put(results, "race/wide-files", figures | {"decoding_seconds": [[0.9, 0.7], [0.8, 0.6], [1.8, 1.6]]})
+    assert "in 2.00 s; to decode" in (why := next(standing._races(full=True)).why)
+    assert "takes 0.90 s, and 0.70 s with" in why
+
+
 def test_what_is_short_says_why_and_what_is_not_need_not(results, capsys):
     seconds = {
         "daskdml, 1 worker": 2.0, "daskdml, 2 workers": 1.0, "daskdml, 1 worker of 2 threads": 1.1,
