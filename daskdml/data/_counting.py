@@ -65,7 +65,8 @@ def per_block(
         graph[node.key] = node
         results.append(node.key)
     threads = 1 if client is None else sum(client.nthreads().values())
-    results, graph = grouped(graph, results, min(_FAN_IN, blocks // (_GROUPS * max(1, threads))), merge, task)
+    if not here:
+        results, graph = grouped(graph, results, min(_FAN_IN, blocks // (_GROUPS * max(1, threads))), merge, task)
     level = 0
     while merge is not None and (len(results) > 1 or not level):
         level += 1
@@ -103,7 +104,7 @@ def _blocks_of(graph: dict[Key, GraphNode], keys: list[Key], task: Key) -> str |
     node = graph.get(task)
     if isinstance(node, Task) and isinstance(node.func, Group):
         indices = [keys.index(key) for key in node.func.outputs]
-        return f"one of the blocks {indices[0]} to {indices[-1]}"
+        return f"block {indices[0]}" if len(indices) == 1 else f"one of the blocks {indices[0]} to {indices[-1]}"
     found = []
     for index, key in enumerate(keys):
         needed, todo = {key}, [key]

@@ -32,10 +32,13 @@ def grouped(
 ) -> tuple[list[Key], dict[Key, GraphNode]]:
     """Up to ``size`` neighbouring results made and merged by one task, where each needs nothing of another group.
 
+    Also one result alone: to read a chunk and to count what is in it are two tasks otherwise.
+
     Left as they are: results that are not merged, of chunks that exist already, and of blocks that share work.
     """
-    groups = [results[i : i + size] for i in range(0, len(results), max(size, 1))]
-    if merge is None or size < 2 or repeats(graph, groups, set()):
+    size = max(size, 1)
+    groups = [results[i : i + size] for i in range(0, len(results), size)]
+    if merge is None or repeats(graph, groups, set()):
         return results, graph
     tasks: dict[Key, GraphNode] = {}
     for index, group in enumerate(groups):

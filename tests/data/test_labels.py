@@ -1,5 +1,6 @@
 """Which labels there are, in any container, and what is no label."""
 
+import dask
 import dask.array as da
 import dask.dataframe as dd
 import numpy as np
@@ -119,3 +120,13 @@ def test_labels_of_many_blocks_are_counted_several_blocks_a_task(client, monkeyp
     assert graphs[0] < 400 / 2
     shared = many.rechunk(2_000).rechunk(5)
     assert label_counts(shared, client=client)[1].tolist() == counts.tolist()
+
+
+def test_a_chunk_is_read_and_counted_in_one_task(monkeypatch):
+    graphs, get = [], dask.threaded.get
+    monkeypatch.setattr(dask.threaded, "get", lambda graph, keys: (graphs.append(dict(graph)), get(graph, keys))[1])
+    y = da.map_blocks(lambda block_info=None: np.arange(10) % 3, chunks=((10, 10, 10),), dtype=np.int64)
+    classes, counts = label_counts(y)
+    np.testing.assert_array_equal((classes, counts), ([0, 1, 2], [12, 9, 9]))
+    # And one that merges what they found.
+    assert len(graphs[-1]) == 4
