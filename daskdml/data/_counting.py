@@ -65,8 +65,10 @@ def per_block(
         graph[node.key] = node
         results.append(node.key)
     threads = 1 if client is None else sum(client.nthreads().values())
-    if not here:
-        results, graph = grouped(graph, results, min(_FAN_IN, blocks // (_GROUPS * max(1, threads))), merge, task)
+    together = min(_FAN_IN, blocks // (_GROUPS * max(1, threads)))
+    # A chunk that is in this process is not read: counting it is one task anyway.
+    if together > 1 or not here:
+        results, graph = grouped(graph, results, together, merge, task)
     level = 0
     while merge is not None and (len(results) > 1 or not level):
         level += 1

@@ -130,3 +130,13 @@ def test_a_chunk_is_read_and_counted_in_one_task(monkeypatch):
     np.testing.assert_array_equal((classes, counts), ([0, 1, 2], [12, 9, 9]))
     # And one that merges what they found.
     assert len(graphs[-1]) == 4
+
+
+def test_many_chunks_of_this_process_are_counted_several_a_task(monkeypatch):
+    graphs, get = [], dask.threaded.get
+    monkeypatch.setattr(dask.threaded, "get", lambda graph, keys: (graphs.append(dict(graph)), get(graph, keys))[1])
+    label_counts(da.from_array(np.arange(2_000) % 4, chunks=5))
+    label_counts(da.from_array(np.arange(8) % 4, chunks=4))
+    assert len(graphs[0]) < 400 / 2
+    # Two chunks, a task for each, and one that merges.
+    assert len(graphs[1]) == 5
