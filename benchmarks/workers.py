@@ -7,7 +7,9 @@ own and half of the rows; scikit-learn's SGD on one core; the sum of all values,
 row its square, in the order in which the kernels take them and asked for ahead as they do, by one and by two: that is
 what the memory allows who reads rows so. Workers are processes of one thread, or one process of two.
 
-There is one cluster at a time, as users have: one that does nothing takes a tenth of a processor.
+There is one cluster at a time, as users have: one that does nothing takes a tenth of a processor. What driver,
+scheduler and workers take of the two processors in an epoch is told beside that: the difference between a fit of many
+epochs and one of a single epoch.
 """
 
 from __future__ import annotations
@@ -30,11 +32,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import SGDClassifier as Plain
 
 from benchmarks._measure import keep, median, table
+from benchmarks._parts import COMPUTING, PARTS, parts_cpu
 from benchmarks.kernels import read_dense_rows, read_rows, seconds_of_a_pass
 from daskdml.numerics import as_rows, row_order
 
-# Passes of which the median counts: a fit's first ones are tasks of their own, and its later ones go several to a task.
-BLOCKS, PASSES, EPOCHS = 16, 12, 30
+# Passes of which the median counts: a fit's first ones are tasks of their own, and its later ones go several to a task,
+# half a second of them, so that it takes many to be the median of several tasks.
+BLOCKS, PASSES, EPOCHS, PROCESSORS = 16, 12, 90, 2
 ONE, TWO, THREADS = "daskdml, 1 worker", "daskdml, 2 workers", "daskdml, 1 worker of 2 threads"
 CLUSTERS = {ONE: (1, 1), TWO: (2, 1), THREADS: (1, 2)}
 SKLEARN, LOOP, READ = "scikit-learn, 1 core", "plain loop, threads: {}", "reading the values, threads: {}"
@@ -202,9 +206,11 @@ def run(full: bool = False) -> None:
             if rows not in held:
                 Path(rows.folder).mkdir()
                 held = {rows: rows.here()}
-            seconds = measure(pool, rows, held[rows], loss, shuffle, repeats)
+            seconds, cpu = measure(pool, rows, held[rows], loss, shuffle, repeats)
             what = f"{'CSR' if sparse else 'dense'}, {loss}, {'shuffled' if shuffle else 'in order'}"
-            figures["cases"].append({"case": what, "rows": n, "nbytes": nbytes(held[rows][0]), "seconds": seconds})
+            figures["cases"].append(
+                {"case": what, "rows": n, "nbytes": nbytes(held[rows][0]), "seconds": seconds, "cpu": cpu}
+            )
             print(what, flush=True)
     keep("workers", figures, text(figures), full)
 
@@ -215,15 +221,19 @@ def nbytes(X: Any) -> int:
 
 def measure(
     pool: Any, rows: Rows, held: tuple[Any, np.ndarray], loss: str, shuffle: bool, repeats: int
-) -> dict[str, list[float]]:
-    """Seconds of an epoch, side by side in turn; the first turn warms up what has no cluster."""
+) -> tuple[dict[str, list[float]], dict[str, dict[str, list[float]]]]:
+    """Seconds of an epoch, sides in turn, and CPU seconds of parts; the first turn warms up who has no cluster."""
     X, y = held
     params = {"loss": loss, "shuffle": shuffle}
     seconds: dict[str, list[float]] = {}
+    cpu: dict[str, dict[str, list[float]]] = {side: {part: [] for part in PARTS} for side in CLUSTERS}
     for turn in range(repeats + 1):
         found: dict[str, float] = {}
         for side in CLUSTERS if turn else ():
-            found[side] = median(side_seconds(side, rows, params))
+            epochs, spent = side_seconds(side, rows, params)
+            found[side] = median(epochs)
+            for part, each in spent.items():
+                cpu[side][part].append(each)
         for threads in (1, 2):
             if not rows.sparse:
                 times = [loop_seconds(pool, threads, X, y, loss, shuffle) for _ in range(PASSES if turn else 1)]
@@ -236,17 +246,21 @@ def measure(
             found[SKLEARN] = seconds_of_a_pass(Plain, X, y, 2, **params)
             for name, one in found.items():
                 seconds.setdefault(name, []).append(one)
-    return seconds
+    return seconds, cpu
 
 
-def side_seconds(side: str, rows: Rows, params: dict[str, Any]) -> list[float]:
-    """On a cluster of its own, after a fit that makes it ready."""
+def side_seconds(side: str, rows: Rows, params: dict[str, Any]) -> tuple[list[float], dict[str, float]]:
+    """Of epochs, on a cluster of its own, after a fit that makes it ready; and CPU seconds of its parts in an epoch."""
     from daskdml.cluster import local
 
     workers, threads = CLUSTERS[side]
     with local(workers, threads_per_worker=threads, dashboard_address="127.0.0.1:0", set_as_default=False) as client:
-        fit_seconds(client, rows, workers * threads, params, 1)
-        return fit_seconds(client, rows, workers * threads, params, EPOCHS)
+        spent = []
+        for epochs in (1, 1, EPOCHS):
+            before = parts_cpu(client)
+            seconds = fit_seconds(client, rows, workers * threads, params, epochs)
+            spent.append({part: after - before[part] for part, after in parts_cpu(client).items()})
+        return seconds, {part: (spent[2][part] - spent[1][part]) / (EPOCHS - 1) for part in PARTS}
 
 
 def text(figures: dict[str, Any]) -> str:
@@ -271,7 +285,26 @@ def text(figures: dict[str, Any]) -> str:
         want = 8 if two in at else 4
         verdicts.append(f"* {verdict}. Of scikit-learn {at[SKLEARN] / best:.1f} times the speed; wanted {want}.")
     headings = ["rows", "side", "ms an epoch", "M rows/s", "GB/s", "of the loop on 2 threads", "times scikit-learn"]
-    return table(headings, lines) + "\n\n" + "\n".join(verdicts)
+    return "\n\n".join([table(headings, lines), "\n".join(verdicts), PROFILE, profile(figures)])
+
+
+PROFILE = """What an epoch takes of the two processors, in ms: the tasks of all replicas, event loops of workers,
+and scheduler and driver, which share the processors with them. The rest nobody used: replicas wait for each other at
+its end, and with one worker of one thread a processor has nothing to do."""
+
+
+def profile(figures: dict[str, Any]) -> str:
+    rows = []
+    for case in figures["cases"]:
+        one = median(case["cpu"][ONE][COMPUTING])
+        for side, parts in case["cpu"].items():
+            spent = {part: median(each) for part, each in parts.items()}
+            whole = PROCESSORS * median(case["seconds"][side])
+            rest = whole - sum(spent.values())
+            values = [*(spent[part] for part in PARTS), rest]
+            cells = [f"{1e3 * v:.1f} ({v / whole:.0%})" for v in values]
+            rows.append([case["case"], side, f"{1e3 * whole:.1f}", *cells, f"{spent[COMPUTING] / one:.2f}"])
+    return table(["rows", "side", "both processors", *PARTS, "nobody", "tasks, times those of one worker"], rows)
 
 
 def picture(figures: dict[str, Any]) -> Any:

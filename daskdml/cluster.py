@@ -58,7 +58,15 @@ _of_parent: list[Client] = []
 # (python/cpython#106883). Dask's profiler takes them a hundred times a second while tasks run.
 _STACKS_ARE_SAFE = sys.version_info >= (3, 11, 12)
 _PROFILER = "distributed.worker.profile.enabled"
-_SETTINGS: dict[str, Any] = {} if _STACKS_ARE_SAFE else {_PROFILER: False}
+# Dask looks fifty times a second in each process whether its event loop is free, to warn of one that was not for three
+# seconds, and twice what the system says of the process, which workers tell once. Beside kernels that want all
+# processors and their caches that takes 2 % of an epoch of 20 ms. Here it is done less often.
+_SETTINGS: dict[str, Any] = {
+    "distributed.admin.tick.interval": "100ms",
+    "distributed.admin.system-monitor.interval": "1s",
+}
+if not _STACKS_ARE_SAFE:
+    _SETTINGS[_PROFILER] = False
 _warned_of: set[str] = set()
 
 

@@ -1,5 +1,6 @@
 """The sides of the benchmark of workers see the same rows, and the plain loop learns from them."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from scipy import sparse
 
 from benchmarks import workers
+from benchmarks._parts import COMPUTING, DRIVER, PARTS, parts_cpu
 from benchmarks.workers import (
     LOOPS,
     ONE,
@@ -21,6 +23,7 @@ from benchmarks.workers import (
     rows_seconds,
     text,
 )
+from daskdml.cluster import local
 
 
 @pytest.mark.parametrize("is_sparse", [False, True], ids=["dense", "sparse"])
@@ -59,11 +62,33 @@ def test_what_is_wanted_is_said_beside_what_was_seen():
         "rows": 10,
         "nbytes": 80,
         "seconds": {k: [v] for k, v in seconds.items()},
+        "cpu": {side: {part: [0.1] for part in PARTS} | {COMPUTING: [1.5]} for side in (ONE, TWO, THREADS)},
     }
     told = text({"cases": [case]})
     assert "two workers are 2.00 times as fast as one" in told
     assert "rows in that order 3.00 times; one worker is at 75% of what one thread reads so" in told
     assert "9.0 times the speed; wanted 4" in told
+    # Of 2 processors in 1 s, tasks had 1.5 and four others 0.1 each.
+    assert "| 2000.0 | 100.0 (5%) |" in told
+    assert "| 1500.0 (75%) | 100.0 (5%) | 100.0 (5%) | 1.00 |" in told
+
+
+def test_the_cpu_time_of_an_epoch_is_told_apart():
+    def busy(seconds):
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+
+    with local(1, dashboard_address="127.0.0.1:0", set_as_default=False) as client:
+        before = parts_cpu(client)
+        client.submit(busy, 0.3, pure=False).result()
+        between = parts_cpu(client)
+        busy(0.3)
+        after = parts_cpu(client)
+    assert 0.25 < between[COMPUTING] - before[COMPUTING] < 0.6
+    assert after[COMPUTING] - between[COMPUTING] < 0.05
+    assert 0.25 < after[DRIVER] - between[DRIVER] < 0.6
+    assert all(after[part] >= before[part] - 0.05 for part in PARTS)
 
 
 @pytest.mark.parametrize("is_sparse", [False, True])

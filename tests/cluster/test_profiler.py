@@ -1,4 +1,4 @@
-"""Dask's profiler, which brings some Pythons to a standstill, is off in clusters of ours and warned of in others."""
+"""What Dask does beside tasks in clusters of ours: no profiler where it stops Python, and less else."""
 
 import os
 import signal
@@ -60,3 +60,17 @@ def test_another_cluster_is_warned_of_once(safe, on, recwarn):
     said = [str(warning.message) for warning in recwarn if warning.category is RuntimeWarning]
     assert len(said) == (on and not safe)
     assert all("can bring a process to a standstill" in text for text in said)
+
+
+def test_workers_and_scheduler_of_a_local_cluster_look_at_themselves_less_often():
+    def every(dask_worker=None, dask_scheduler=None):
+        callbacks = (dask_worker or dask_scheduler).periodic_callbacks
+        return callbacks["tick"].callback_time, callbacks["monitor"].callback_time
+
+    before = dask.config.get("distributed.admin.tick.interval")
+    with cluster.local(1, **NOWHERE) as client:
+        assert set(client.run(every).values()) == {(100, 1000)} == {client.run_on_scheduler(every)}
+    own = {"distributed.admin.tick.interval": "40ms"}
+    with cluster.local(1, config=own, **NOWHERE) as client:
+        assert set(client.run(every).values()) == {(40, 1000)}
+    assert dask.config.get("distributed.admin.tick.interval") == before
