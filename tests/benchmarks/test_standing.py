@@ -8,12 +8,12 @@ from benchmarks import _measure, standing
 
 
 def race(start, sides):
-    """Kept figures of a race in which each side reached both targets after so many seconds, or (None) never did."""
+    """Kept figures of a race in which each side reached both targets after so many seconds, or (below 0) gave up."""
     entries = [
         {
             "side": side,
             "start": start,
-            "runs": [{"for": [0.02, 0.005, 0.0001], "steps": [[1, 0.1, 9.0], [2, s, 1.0 if s else 2.0]]}],
+            "runs": [{"for": [0.02, 0.005, 0.0001], "steps": [[1, 0.1, 9.0], [2, abs(s), 1.0 if s > 0 else 2.0]]}],
         }
         for side, seconds in sides.items()
         for s in seconds
@@ -32,13 +32,28 @@ def put(results, name, figures):
     (results / f"{name}.json").write_text(json.dumps(figures))
 
 
-def test_the_best_peer_counts_and_who_never_gets_there_does_not(results):
-    sides = {"daskdml, 1": [2.0, 4.0, 3.0], "daskdml, 2": [1.0, None], "A": [6.0, 9.0, 30.0], "B": [None, None]}
+def test_the_best_peer_counts_and_who_has_tried_longer_does_not(results):
+    sides = {"daskdml, 1": [2.0, 4.0, 3.0], "daskdml, 2": [1.0, -9.0], "A": [6.0, 9.0, 30.0], "B": [-20.0, -21.0]}
     put(results, "race/wide-memory", race("memory", sides))
     lines = list(standing._races(full=True))
     assert [(line.found, line.wanted, line.reached) for line in lines] == [(3.0, 3.0, True)] * 2
     assert lines[0].what == "wide from memory, to 0.50%: A"
     assert not list(standing._races(full=False))
+
+
+def test_who_never_gets_there_has_tried_at_least_so_long(results):
+    sides = {"daskdml, 1": [2.0], "A": [9.0, 30.0], "B": [-8.0, 7.0, -6.5]}
+    put(results, "race/wide-memory", race("memory", sides))
+    line = next(standing._races(full=True))
+    assert (line.what, line.found, line.beyond) == ("wide from memory, to 0.50%: B", 3.25, True)
+    assert line.reached and line.cells()[2] == "more than 3.25 times"
+    figures = race("files", {"daskdml, 1": [2.0], "Spark": [-4.0], "dask-ml": [-30.0]})
+    no_time = {"for": [0.005, 0.0001], "steps": []}
+    figures["entries"].append({"side": "dask-ml", "start": "files", "runs": [no_time]})
+    put(results, "race/wide-memory", figures)
+    spark, dask_ml = list(standing._races(full=True))[:2]
+    assert not spark.reached and spark.cells()[2:] == ["more than 2 times", "**short**", "it was given no more time"]
+    assert dask_ml.reached and dask_ml.found == 15
 
 
 def test_from_files_each_peer_counts(results):
