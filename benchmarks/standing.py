@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks._measure import folder, keep, kept, median, table
+from benchmarks._parts import COMPUTING, DRIVER, LOOPS, SCHEDULER
 from benchmarks._rounds import parts_cost
 from benchmarks.out_of_core._report import FIRST, LATER, budget, shares
+from benchmarks.workers import ONE, PROCESSORS
 
 RACES = (0.005, 0.0001)
 FROM_FILES = ("Spark", "dask-ml", "Vowpal")
@@ -25,12 +27,14 @@ WHY = {
     "cache, for ours as for scikit-learn's",
     "workers": "two threads that only read rows, in that order, are {:.2f} times as fast as one worker; scheduler and "
     "driver share the two processors",
+    "parts": "; of these, tasks have {:.0%} and take {:.2f} times the CPU time of one worker's, scheduler, driver and "
+    "event loops {:.0%}",
     "first epoch": "decoding, training and writing the cache share two processors: of decoding and training alone one "
     "could expect {:.0%}",
     "later epochs": "of the last epoch, replicas were computing for {:.0%}",
-    "files": "one pass is enough for it, and decoding is most of one: the page says how long replicas wait for rows, "
-    "and how long new memory for them takes on this machine",
-    "decoding": "one pass is enough for it, in {:.2f} s; to decode the files on two threads, and nothing else, "
+    "files": "a few passes are enough for it, and decoding is most of one: the page says how long replicas wait for "
+    "rows, and how long new memory for them takes on this machine",
+    "decoding": "a few passes are enough for it, in {:.2f} s; to decode the files on two threads, and nothing else, "
     "takes {:.2f} s, and {:.2f} s with the memory at hand",
     "few rows": "all of it is a tenth of a second or two: reading the rows, a pass or two of SGD, and one of Newton's "
     "method, in a process that has not done so before",
@@ -95,8 +99,19 @@ def _workers(full: bool) -> Iterator[Line]:
             yield Line(f"{name}: scikit-learn's SGD on one core", 4.0 if sparse else 8.0, theirs / two, why=why)
         # No more can be had than two threads read, rows in that order, that do nothing else.
         reads = seconds["reading rows in that order, threads: 2"]
-        why = WHY["workers"].format(one / reads)
+        why = WHY["workers"].format(one / reads) + _parts(case, two)
         yield Line(f"{name}: two workers beside one, as memory allows", min(1.7, one / reads), one / two, why=why)
+
+
+def _parts(case: dict[str, Any], two: float) -> str:
+    """Who has the two processors in an epoch of so many seconds, on two workers or two threads of one."""
+    cpu = {side: {part: median(each) for part, each in parts.items()} for side, parts in case.get("cpu", {}).items()}
+    side = next((side for side in cpu if side != ONE and median(case["seconds"][side]) == two), None)
+    if side is None:
+        return ""
+    tasks, rest = cpu[side][COMPUTING], sum(cpu[side][part] for part in (DRIVER, SCHEDULER, LOOPS))
+    both = PROCESSORS * two
+    return WHY["parts"].format(tasks / both, tasks / cpu[ONE][COMPUTING], rest / both)
 
 
 def _races(full: bool) -> Iterator[Line]:

@@ -109,6 +109,19 @@ def test_two_workers_need_not_read_faster_than_memory(results, reads, wanted):
     assert (pair.wanted, pair.found) == (wanted, 1.3) and f"are {1.3 / reads:.2f} times" in pair.why
 
 
+def test_beside_two_workers_that_are_short_stands_who_has_the_processors(results):
+    seconds = {"daskdml, 1 worker": 1.0, "daskdml, 2 workers": 0.8, "daskdml, 1 worker of 2 threads": 0.9}
+    seconds["reading rows in that order, threads: 2"] = 0.1
+    parts = {"driver": [0.01], "scheduler": [0.09], "event loops of workers": [0.06], "tasks on workers": [1.2]}
+    cpu = {side: parts | ({"tasks on workers": [1.0]} if "1" in side else {}) for side in seconds if "daskdml" in side}
+    case = {"case": "dense, hinge, in order", "seconds": {k: [v] for k, v in seconds.items()}, "cpu": cpu}
+    put(results, "workers", {"cases": [case]})
+    (pair,) = standing._workers(full=True)
+    assert "tasks have 75% and take 1.20 times the CPU time of one worker's, scheduler, driver and event loops 10%" in (
+        pair.why
+    )
+
+
 def test_the_kept_figures_of_this_project_are_understood():
     lines = [*standing._workers(True), *standing._races(True), *standing._out_of_core(True)]
     lines += [*standing._overheads(True), *standing._scale_model(True)]
