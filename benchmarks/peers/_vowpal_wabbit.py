@@ -114,22 +114,24 @@ class VowpalFiles(Side):
         return Workspace(f"{source} {self._arguments(config)}")
 
     def _from_memory(self, config: Config) -> Iterator[Step]:
-        # How an example is laid out depends on the settings: it cannot be made before these are known.
+        # How an example is laid out depends on the settings: it cannot be made before these are known. Rates that fall
+        # with the number of rows count the examples that are finished: there each is made anew in each pass.
+        kept = "--sgd" not in config.get("how", "")
         start = perf_counter()
         vw = Workspace(self._arguments(config) + " --no_stdin")
-        examples = list(map(vw.example, self._lines(self.X, self.y)))
+        rows = list(map(vw.example, self._lines(self.X, self.y)) if kept else self._lines(self.X, self.y))
         before = perf_counter() - start
 
         def train() -> None:
-            for example in examples:
-                vw.learn(example)
+            for row in rows:
+                vw.learn(row)
 
         try:
             for step in going_on(train, lambda: self._read(vw)):
                 yield replace(step, seconds=before + step.seconds, before=before)
         finally:
-            for example in examples:
-                vw.finish_example(example)
+            for row in rows if kept else ():
+                vw.finish_example(row)
             vw.finish()
 
     def _read(self, vw: Workspace) -> Any:

@@ -1,5 +1,6 @@
 """The race between daskdml and its peers judges all by the same, right objective."""
 
+import itertools
 import time
 
 import numpy as np
@@ -97,6 +98,23 @@ def test_sides_come_near_the_optimum(name, tmp_path):
         assert any(
             objective.value(step.coef, step.intercept) <= goal for step, _ in zip(steps, range(200), strict=False)
         )
+
+
+@pytest.mark.parametrize("config", [{"how": "--sgd", "learning_rate": 0.1}, {"learning_rate": 0.5, "l2": 0.0}])
+def test_vowpal_wabbit_learns_the_same_from_memory_as_from_files(config, tmp_path):
+    pytest.importorskip("vowpalwabbit")
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((500, 4)).astype(np.float32)
+    problem = write("rows", str(tmp_path), X, (X @ [1, -2, 3, 0] + rng.standard_normal(500) > 0).astype(int), 2)
+    ways = []
+    for start in ("memory", "files"):
+        side = side_named("Vowpal Wabbit, Python API")(problem, start, str(tmp_path))
+        side.prepare()
+        ways.append([(step.coef, step.intercept) for step in itertools.islice(side.steps(config), 3)])
+    for (a, b), (c, d) in zip(*ways, strict=True):
+        # Values are written to text, and penalties of files are applied between passes.
+        np.testing.assert_allclose(a, c, rtol=0.02, atol=0.01)
+        np.testing.assert_allclose(b, d, rtol=0.02, atol=0.01)
 
 
 def test_fits_grow():
