@@ -183,8 +183,18 @@ def _files():
     names = {entry.path for entry in os.scandir(top) if entry.path != workers and not entry.name.startswith(_FILES)}
     if os.path.isdir(workers):
         # The folder's own two locks stay with it.
-        names |= {entry.path for entry in os.scandir(workers) if entry.name not in ("global.lock", "purge.lock")}
+        found = (entry.path for entry in os.scandir(workers) if entry.name not in ("global.lock", "purge.lock"))
+        names |= {path for path in found if not _stale(path)}
     return frozenset(names)
+
+
+def _stale(path):
+    """Whether it is the lock of a killed worker, whose directory its nanny has removed.
+
+    The next worker on the machine removes that too: none began where the cluster was closed right after the kill.
+    """
+    directory, suffix = os.path.splitext(path)
+    return suffix == ".dirlock" and not os.path.exists(directory)
 
 
 def _settings():

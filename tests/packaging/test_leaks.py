@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster
@@ -54,6 +55,20 @@ def test_a_file_is_seen():
     before = Leftovers.now()
     with tempfile.NamedTemporaryFile(prefix="forgotten") as file:
         assert before.remaining() == [f"temporary files ['{file.name}']"]
+
+
+def test_a_lock_without_its_directory_is_left_to_the_next_worker():
+    directory = Path(tempfile.gettempdir(), "dask-scratch-space", "worker-forgotten")
+    before = Leftovers.now()
+    directory.mkdir(parents=True)
+    lock = directory.with_suffix(".dirlock")
+    lock.touch()
+    try:
+        assert str(lock) in " ".join(before.remaining())
+        directory.rmdir()
+        assert before.remaining() == []
+    finally:
+        lock.unlink()
 
 
 def test_a_cluster_is_seen_and_its_closing_too():
