@@ -7,7 +7,7 @@ own and half of the rows; scikit-learn's SGD on one core; the sum of all values,
 row its square, in the order in which the kernels take them and asked for ahead as they do, by one and by two: that is
 what the memory allows who reads rows so. Workers are processes of one thread, or one process of two.
 
-There is one cluster at a time, as users have: one that does nothing takes a tenth of a processor. What driver,
+There is one cluster at a time, as users have: one that does nothing takes some of a processor, too. What driver,
 scheduler and workers take of the two processors in an epoch is told beside that: the difference between a fit of many
 epochs and one of a single epoch.
 """
