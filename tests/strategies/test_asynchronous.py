@@ -370,9 +370,18 @@ def test_staleness_0_does_not_depend_on_what_was_measured(client):
     assert all((fit.coef_ == fits[0].coef_).all() for fit in fits)
 
 
-def test_a_long_task_of_the_users_does_not_hold_up_the_end(client):
-    sleeping = client.submit(time.sleep, 8, workers=[min(client.nthreads())])
+@pytest.mark.parametrize(
+    "seen", [None, ["a task that ends this moment"], []], ids=["as it is", "all look busy", "none does"]
+)
+def test_a_long_task_of_the_users_holds_nothing_up(client, monkeypatch, seen):
+    # Where the servers begin is decided by who is at work, which is known only of the moment before.
+    processing, wrong = client.processing, [] if seen is None else [seen]
+    monkeypatch.setattr(
+        client, "processing", lambda: dict.fromkeys(client.nthreads(), wrong.pop()) if wrong else processing()
+    )
+    sleeping = client.submit(time.sleep, 8, workers=[min(client.nthreads())], pure=False)
     start = time.perf_counter()
     fitted(SSP(2, **CLOCK), 1)
     assert time.perf_counter() - start < 6
+    assert not wrong
     sleeping.result()
