@@ -337,11 +337,11 @@ class AsynchronousFit:
         """How large the replicas' shares are from the next epoch on, by how fast their workers were in the last two."""
         weights = self._plans[-1].weights if self._plans else ()
         strategy, epochs, lanes = self.strategy, self.teller.epochs, self.schedule.n_replicas
+        self._speeds.forget_before(epochs - 1)
         # With staleness 0 the result must not depend on what was measured. An optimizer on the server takes the mean
         # gradient of each replica's rows: those of a large share would count for less.
         if strategy.staleness == 0 or strategy.sends_gradients or not strategy.reassign:
             return weights
-        self._speeds.forget_before(epochs - 1)
         return new_weights(weights, self._speeds.of(epochs - 1, lanes), self._speeds.of(epochs, lanes))
 
     def _clocks_of_epoch(self) -> int:
@@ -432,6 +432,7 @@ class AsynchronousFit:
         if part.read is not None:
             # By runner and number: a report can come twice.
             self._reads[part.read.runner, part.read.number] = part.read
+        self._speeds.note(ticket, part.report)
         if ticket.clock < self._emitted:
             return
         clock = self._clocks.setdefault(ticket.clock, Clock())
@@ -439,7 +440,6 @@ class AsynchronousFit:
             clock.parts[ticket.id] = part
             self._tell_replica(clock, ticket.clock, ticket.lane)
             self._pace.note(ticket.epoch, ticket.lane, part.report)
-            self._speeds.note(ticket.epoch, ticket.lane, part.report)
 
     def _tell_replica(self, clock: Clock, number: int, lane: int, whole: bool = True) -> None:
         """A replica's clock is over: tell, once, without waiting for the others."""

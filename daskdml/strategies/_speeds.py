@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from statistics import median
 
+from daskdml.server import Ticket
 from daskdml.strategies._plan import Piece
 from daskdml.strategies._work import Report
 
@@ -22,19 +23,21 @@ class Speeds:
     """Seconds that each replica's own worker takes for a row, by epoch.
 
     The median over clocks: one that was late for less than half of an epoch, as a passing load or the compilation of a
-    kernel make it, is not slow. Clocks that others trained in its place say nothing of it.
+    kernel make it, is not slow. Clocks that others trained in its place say nothing of it; those that it trained too,
+    though others were sooner, do: of a slow worker there may be hardly any others.
     """
 
     def __init__(self) -> None:
-        self._seconds: dict[int, dict[int, list[float]]] = {}
+        # By epoch, lane and ticket: a report can come twice.
+        self._seconds: dict[int, dict[int, dict[tuple[int, int, int], float]]] = {}
 
-    def note(self, epoch: int, lane: int, report: Report) -> None:
-        """A part of a clock is done."""
+    def note(self, ticket: Ticket, report: Report) -> None:
+        """A part of a clock was trained, first or not."""
         rows = 0 if report.totals is None else report.totals.rows
         if rows and not report.reassigned:
             # Reading is a part of speed, but not that of the first epoch, which does not come again.
-            seconds = report.compute_seconds + (report.wait_seconds if epoch > 1 else 0.0)
-            self._seconds.setdefault(epoch, {}).setdefault(lane, []).append(seconds / rows)
+            seconds = report.compute_seconds + (report.wait_seconds if ticket.epoch > 1 else 0.0)
+            self._seconds.setdefault(ticket.epoch, {}).setdefault(ticket.lane, {})[ticket.id] = seconds / rows
 
     def forget_before(self, epoch: int) -> None:
         """Earlier epochs are of no interest any more."""
@@ -45,7 +48,7 @@ class Speeds:
         found = self._seconds.get(epoch, {})
         if any(len(found.get(lane, ())) < _FEWEST for lane in range(lanes)):
             return None
-        return [max(median(found[lane]), 1e-12) for lane in range(lanes)]
+        return [max(median(found[lane].values()), 1e-12) for lane in range(lanes)]
 
 
 def new_weights(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from daskdml import ASP, SSP
 from daskdml.linear_model import SGDClassifier, _classifier
 from daskdml.models import LinearModel, Totals
+from daskdml.server import Ticket
 from daskdml.strategies import Holdout, mixed_shares, plan_epoch, shares
 from daskdml.strategies._replica import EpochPlan
 from daskdml.strategies._speeds import Speeds, new_weights, weighted
@@ -96,23 +97,31 @@ def test_equal_again_is_where_it_began():
 
 def test_clocks_that_others_trained_and_short_delays_are_no_speed():
     speeds = Speeds()
-    for _ in range(5):
-        speeds.note(2, 0, report(10, 20.0))
-        speeds.note(2, 1, report(10, 10.0))
-    speeds.note(2, 1, report(10, 500.0))
-    for _ in range(9):
-        speeds.note(2, 0, report(10, 0.1, reassigned=1))
+    for clock in range(5):
+        speeds.note(Ticket(2, clock, 0), report(10, 20.0))
+        speeds.note(Ticket(2, clock, 1), report(10, 10.0))
+    speeds.note(Ticket(2, 5, 1), report(10, 500.0))
+    for clock in range(9):
+        speeds.note(Ticket(2, clock, 0), report(10, 0.1, reassigned=1))
     assert speeds.of(2, 2) == [2.0, 1.0]
     assert speeds.of(1, 2) is None and speeds.of(2, 3) is None
     speeds.forget_before(3)
     assert speeds.of(2, 2) is None
 
 
+def test_a_report_that_comes_twice_is_one_clock():
+    speeds = Speeds()
+    for clock in (0, 0, 1):
+        assert speeds.of(1, 1) is None
+        speeds.note(Ticket(1, clock, 0), report(10, 10.0))
+    assert speeds.of(1, 1) == [1.0]
+
+
 def test_waiting_for_blocks_counts_from_the_second_epoch_on():
     speeds = Speeds()
     for epoch in (1, 2):
-        for _ in range(2):
-            speeds.note(epoch, 0, replace(report(10, 10.0), wait_seconds=10.0))
+        for clock in range(2):
+            speeds.note(Ticket(epoch, clock, 0), replace(report(10, 10.0), wait_seconds=10.0))
     assert (speeds.of(1, 1), speeds.of(2, 1)) == ([1.0], [2.0])
 
 
@@ -131,6 +140,10 @@ class Sleepy(LinearModel):
     def train(self, state, block, order, active):
         time.sleep(len(order) * 6e-5 * (1 if get_worker().name == 0 else self.slower))
         return super().train(state, block, order, active)
+
+
+class Sleepier(Sleepy):
+    slower = 24
 
 
 class Even(Sleepy):
@@ -177,6 +190,13 @@ def test_a_fast_worker_gets_more_rows_and_each_is_visited_once(fit, make):
     assert np.allclose(rows, found, atol=0.01)
     helped = clf.replicas_.groupby("epoch")["reassigned"].sum()
     assert helped.loc[5:].max() <= helped.loc[2:3].min()
+
+
+@timed
+def test_a_worker_that_others_outrun_on_its_own_clocks_gets_fewer_rows(fit):
+    # Hardly any clock of its own is its worker's: before it is done others have repeated it.
+    found = shares_of(fit(Sleepier, SSP(2, n_replicas=2)))
+    assert found.loc[7].max() > 0.85
 
 
 @timed
