@@ -27,7 +27,7 @@ def shares(found: dict[str, Any]) -> dict[str, float]:
         write = median([rate(w) for w in found["writing"]])
         out["first of both"] = rates[0] * (1 / decode + 1 / write)
     for name, cold in (("warm", False), ("cold", True)):
-        reads = [rate(r) for r in fit["reads"] if r["cold"] is cold]
+        reads = [rate(r) for r in reads_back(fit) if r["cold"] is cold]
         epochs = [r for n, r in enumerate(rates[1:], 2) if (n in fit["cold"]) is cold]
         if reads and epochs:
             out[name] = median(epochs) / median(reads)
@@ -37,6 +37,14 @@ def shares(found: dict[str, Any]) -> dict[str, float]:
     # While replicas compute nothing can be faster, wherever rows come from.
     out["computing"] = fit["compute_seconds"][-1] / fit["workers"] / fit["seconds"][-1]
     return out
+
+
+def reads_back(fit: dict[str, Any]) -> list[dict[str, Any]]:
+    """The readings of the cache's files that say what an epoch could take.
+
+    Not those of a few files, where nearly all blocks are made anew because that is as fast as a copy.
+    """
+    return [r for r in fit["reads"] if r["bytes"] >= fit["block_bytes"][r["before_epoch"] - 1] / 2]
 
 
 def budget(found: dict[str, Any]) -> float:
@@ -58,7 +66,7 @@ def _format(kind: str, found: dict[str, Any]) -> str:
     for one in found.get("writing", ()):
         what = f"writing files as the cache does, {one['bytes'] / 1e9:.1f} GB, {fit['workers']} processes"
         rows.append([what, f"{one['seconds']:.2f}", f"{rate(one) / 1e9:.2f}", "", "", ""])
-    reads = {r["before_epoch"]: r for r in fit["reads"]}
+    reads = {r["before_epoch"]: r for r in reads_back(fit)}
     decode = median([rate(d) for d in found["decoding"]])
     for epoch, seconds in enumerate(fit["seconds"], 1):
         limit, share = decode, "decoding"
@@ -153,7 +161,7 @@ def picture(figures: dict[str, Any]) -> Any:
         decode = median([rate(d) for d in found["decoding"]]) / 1e9
         ax.hlines(decode, 0.5, 1.5, color=VERMILION, label="decoding alone")
         for name, cold, colour in (("reading back", False, GREEN), ("the same, page cache emptied", True, ORANGE)):
-            marks = [(r["before_epoch"], rate(r) / 1e9) for r in fit["reads"] if r["cold"] is cold]
+            marks = [(r["before_epoch"], rate(r) / 1e9) for r in reads_back(fit) if r["cold"] is cold]
             if marks:
                 ax.plot(*zip(*marks, strict=True), "_", color=colour, markersize=22, markeredgewidth=2, label=name)
         ax.set(title=FORMATS[kind].replace("zarr's ", ""), xlabel="epoch", yscale="log")

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.out_of_core import _limits
 from benchmarks.out_of_core._files import FORMATS, PLANTED, check_room, forget, resident, write
-from benchmarks.out_of_core._report import budget, shares, text
+from benchmarks.out_of_core._report import budget, reads_back, shares, text
 from benchmarks.out_of_core._run import Size, measure
 
 
@@ -51,6 +51,14 @@ def test_the_page_cache_is_looked_into_and_emptied(files):
     forget(files.paths)
     # A file system may keep them all the same, as one in memory does.
     assert 0 <= resident(files.paths) <= 1
+
+
+def test_an_epoch_is_set_beside_reading_back_only_where_it_reads_back():
+    def read(epoch, nbytes):
+        return {"before_epoch": epoch, "cold": False, "resident": 1.0, "seconds": 1.0, "bytes": nbytes}
+
+    few, most = read(2, 4e6), read(3, 98e6)
+    assert reads_back({"block_bytes": [100e6] * 3, "reads": [few, most]}) == [most]
 
 
 @pytest.mark.slow
